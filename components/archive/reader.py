@@ -1,0 +1,156 @@
+"""Reading an archive: its manifest, its members, and whether all of it is intact."""
+
+import abc
+import gzip
+import hashlib
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Self
+
+from components.archive import manifest as manifest_module
+from components.archive.manifest import Manifest, Member, Part, read_manifest
+from components.errors import EpibackupError, VerificationFailed
+from components.storage.target import Target
+
+CHUNK_BYTES = 1 << 20
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+class ArchiveReader(abc.ABC):
+    """An archive that is open for reading; used as a context manager.
+
+    All methods raise VerificationFailed where the archive is damaged or cut.
+    """
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name = name
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @abc.abstractmethod
+    def paths(self) -> list[str]:
+        """The names of all stored files."""
+
+    @abc.abstractmethod
+    def open(self, path: str) -> BinaryIO:
+        """Open one stored file."""
+
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it is stored."""
+        with self._intact(), self.open(manifest_module.PATH) as stream:
+            data = stream.read(manifest_module.LARGEST_BYTES + 1)
+        if len(data) > manifest_module.LARGEST_BYTES:
+            raise VerificationFailed(f"the manifest of {self.name} is too large to be real")
+        return data
+
+    def manifest(self) -> Manifest:
+        """The manifest; raises UsageError for a newer format."""
+        return read_manifest(self.manifest_bytes())
+
+    def chunks(self, member: Member) -> Iterator[bytes]:
+        """A member's stored bytes, each part checked before the next begins."""
+        for part in member.parts:
+            yield from self.part_chunks(part)
+
+    def part_chunks(self, part: Part) -> Iterator[bytes]:
+        """A stored file's bytes; raises VerificationFailed at its end if they are not its own."""
+        digest = hashlib.sha256()
+        size = 0
+        with self._intact(), self.open(part.path) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+        if size != part.bytes or digest.hexdigest() != part.sha256:
+            raise VerificationFailed(
+                f"{part.path} in {self.name} is damaged: it is not what was stored",
+                "restore another run; epibackup list shows them",
+            )
+
+    def _intact(self) -> "_Intact":
+        return _Intact(self.name)
+
+
+class _Intact:
+    """Turns the libraries' errors about damaged files into ours."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, EpibackupError):
+            return
+        if isinstance(error, (*DAMAGE, KeyError, OSError, ValueError)):
+            raise VerificationFailed(
+                f"the archive {self._name} is damaged or cut: {error}",
+                "restore another run; epibackup list shows them",
+            ) from error
+
+
+class _Zip(ArchiveReader):
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        super().__init__(name, file)
+        with self._intact():
+            self._zip = zipfile.ZipFile(file)
+
+    def paths(self) -> list[str]:
+        return self._zip.namelist()
+
+    def open(self, path: str) -> BinaryIO:
+        return self._zip.open(path)  # type: ignore[return-value]  # ZipExtFile is a BinaryIO
+
+
+class _TarGz(ArchiveReader):
+    """Has no directory: finding anything means reading from the beginning."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        super().__init__(name, file)
+        with self._intact():
+            self._tar = tarfile.open(fileobj=file, mode="r:gz")  # noqa: SIM115
+            self._entries = {entry.name: entry for entry in self._tar if entry.isfile()}
+
+    def paths(self) -> list[str]:
+        return list(self._entries)
+
+    def open(self, path: str) -> BinaryIO:
+        stream = self._tar.extractfile(self._entries[path])
+        if stream is None:
+            raise KeyError(path)
+        return stream  # type: ignore[return-value]  # an ExFileObject is a BinaryIO
+
+
+def open_archive(target: Target, name: str) -> ArchiveReader:
+    """Open an archive on a target; raises NotFound, TargetUnreachable or VerificationFailed."""
+    file = target.open(name)
+    try:
+        return _Zip(name, file) if name.endswith(".zip") else _TarGz(name, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def verify(reader: ArchiveReader, told: Callable[[int], None]) -> Manifest:
+    """Read a whole archive and check that everything its manifest names is there and intact.
+
+    told: called with the size of each piece that was checked, in bytes.
+    Raises VerificationFailed.
+    """
+    found = reader.manifest()
+    there = set(reader.paths())
+    for member in found.members():
+        for part in member.parts:
+            if part.path not in there:
+                raise VerificationFailed(f"{part.path} is missing in {reader.name}")
+            for chunk in reader.part_chunks(part):
+                told(len(chunk))
+    return found

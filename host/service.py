@@ -1,0 +1,155 @@
+"""What every service's `host.py` provides."""
+
+import abc
+import importlib
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from host.errors import HostError
+from host.snapshot import Snapshot
+
+
+def nothing() -> None:
+    """The undo of a step that changes nothing that has to be put back."""
+
+
+class Step(NamedTuple):
+    """One step of a restore.
+
+    text: what it does, for the user; all that a dry run shows.
+    do: does it; raises HostError if it can't.
+    undo: puts back whatever `do` changed, also when `do` failed half-way.
+    """
+
+    text: str
+    do: Callable[[], None]
+    undo: Callable[[], None] = nothing
+
+
+class Delivered:
+    """A member of an archive, as a restore finds it on the host.
+
+    name: the member's name in the archive, without its service and host.
+    kind: file or tree.
+    path: the file, decompressed, or the folder, unpacked; in a dry run nothing is there.
+    content: what the snapshot said about it.
+    """
+
+    def __init__(self, name: str, kind: str, path: str, content: Dict[str, Any]) -> None:
+        self.name = name
+        self.kind = kind
+        self.path = path
+        self.content = content
+
+
+class Restoration:
+    """What a restore is asked to do, and what it reports.
+
+    run: the run that is restored; old data stays as `*.before-<run>`.
+    folder: the folder of the delivery, on this host, root only.
+    members: what is delivered.
+    details: what the snapshot said about the service (`Snapshot.details`).
+    options: chosen by the user: `rename` (old name to new), `host_map`, the service's own.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        folder: str,
+        members: List[Delivered],
+        details: Dict[str, Any],
+        options: Dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.run = run
+        self.folder = folder
+        self.members = members
+        self.details = details
+        self.options = options
+        self.warnings: List[str] = []
+        self.kept: List[str] = []
+        self.say = say
+
+    def warn(self, text: str) -> None:
+        """Something a person should look at, though the restore goes on."""
+        self.warnings.append(text)
+        self.say("warning: " + text)
+
+    def keep(self, what: str) -> None:
+        """Old data that was put aside and not removed."""
+        self.kept.append(what)
+
+    def of_content(self, key: str) -> List[Delivered]:
+        """The delivered members whose content has that key."""
+        return [member for member in self.members if key in member.content]
+
+
+class HostService(abc.ABC):
+    """One kind of service on this host. Subclasses live in `components/<name>/host.py`.
+
+    All methods raise HostError for what a person has to know; any other exception is reported
+    as a fault of the agent. All run as root, one at a time for a service and host.
+    """
+
+    @abc.abstractmethod
+    def discover(self) -> Dict[str, Any]:
+        """Versions, paths and role, as the live service tells them.
+
+        Raises HostError if the service is not found on this host.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Put aside what no longer changes, fill in `snapshot`, and free the service."""
+
+    @abc.abstractmethod
+    def restore(self, restoration: Restoration) -> List[Step]:
+        """The steps that bring the delivered members back, in order.
+
+        Looks at the host, but changes nothing: the agent runs the steps, or shows them.
+        """
+
+    def kept(self) -> List[str]:
+        """Old data that restores have put aside, by names that `discard` takes."""
+        return []
+
+    def discard(self, name: str) -> None:
+        """Remove old data that `kept` lists; raises HostError if it can't."""
+        raise HostError("%s is not known here" % name)
+
+    def release(self, run: str) -> None:  # noqa: B027 - most services leave nothing
+        """Remove what `snapshot` left outside its folder; called after failures too."""
+
+
+def run_steps(steps: List[Step], say: Callable[[str], None]) -> None:
+    """Run steps in order; when one fails, undo it and those before it, last first, and raise.
+
+    An undo that fails is told and does not keep the others from running.
+    """
+    begun: List[Step] = []
+    try:
+        for step in steps:
+            say(step.text)
+            begun.append(step)
+            step.do()
+    except BaseException:
+        for step in reversed(begun):
+            if step.undo is nothing:
+                continue
+            say("undoing: " + step.text)
+            try:
+                step.undo()
+            except Exception as error:
+                say("undoing failed: %s" % error)
+        raise
+
+
+def service_class(name: str) -> Optional[Callable[[], HostService]]:
+    """The HostService of `components/<name>/host.py`; None if there is no such service."""
+    try:
+        module = importlib.import_module("components.%s.host" % name)
+    except ImportError:
+        return None
+    for candidate in vars(module).values():
+        if isinstance(candidate, type) and HostService in candidate.__mro__[1:]:
+            return candidate
+    return None

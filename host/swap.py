@@ -1,0 +1,144 @@
+"""Putting restored files in the place of live ones by renaming, with a way back.
+
+The live file or folder becomes `<path>.before-<run>` and stays until it is removed on request.
+A journal tells a later restore what a killed one had done.
+"""
+
+import filecmp
+import glob
+import os
+import re
+import shutil
+from typing import List, Set
+
+from host import command
+from host.errors import HostError
+from host.store import read_json, write_json
+
+JOURNAL = "swap.json"
+BEFORE = re.compile(r"\.before-\d{8}T\d{6}Z$")
+
+
+class Swap:
+    """Replaces live paths by staged ones where they differ.
+
+    folder: the restore's own folder, where the journal is kept.
+    staged: the folder that holds the new files, each at its live path without the first slash.
+    paths: the live paths to replace: files or whole folders, none inside another.
+    changed: those that differ, once `prepare` has compared them.
+    """
+
+    def __init__(self, folder: str, staged: str, paths: List[str], run: str) -> None:
+        self._journal = os.path.join(folder, JOURNAL)
+        self._staged = staged
+        self._paths = paths
+        self._run = run
+        self.changed: List[str] = []
+
+    def before(self, path: str) -> str:
+        """The name the live file or folder gets."""
+        return "%s.before-%s" % (path, self._run)
+
+    def kept(self) -> List[str]:
+        """The old files and folders that `put` has left."""
+        names = [self.before(path) for path in self.changed]
+        return [name for name in names if os.path.lexists(name)]
+
+    def prepare(self) -> None:
+        """Find what differs and copy the new files beside the live ones, on their file systems.
+
+        Raises HostError if a file of an earlier restore of the same run is in the way, or if
+        there is no space; nothing live is touched.
+        """
+        self.changed = [path for path in self._paths if not same(path, self._source(path))]
+        for path in self.changed:
+            if os.path.lexists(self.before(path)):
+                raise HostError(
+                    "%s is there already: this run was restored before" % self.before(path),
+                    "remove it with epibackup clean --discard if it is no longer needed",
+                )
+        for path in self.changed:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            remove(self._new(path))
+            command.run(["cp", "-a", "--", self._source(path), self._new(path)])
+
+    def put(self) -> None:
+        """Rename the live files away and the new ones into their place."""
+        write_json(self._journal, {"paths": self.changed, "run": self._run})
+        for path in self.changed:
+            if os.path.lexists(path):
+                os.rename(path, self.before(path))
+            os.rename(self._new(path), path)
+            if command.find("restorecon"):
+                command.run(["restorecon", "-R", path], check=False)
+
+    def back(self) -> None:
+        """Put the old files back where `put` had renamed them; removes what is new.
+
+        Can be called at any time, and again.
+        """
+        for path in reversed(self.changed):
+            if os.path.lexists(self.before(path)):
+                remove(path)
+                os.rename(self.before(path), path)
+            elif os.path.exists(self._journal) and not os.path.lexists(self._new(path)):
+                remove(path)  # `put` has made it where nothing had been
+            remove(self._new(path))
+        if os.path.exists(self._journal):
+            os.unlink(self._journal)
+
+    def _source(self, path: str) -> str:
+        return os.path.join(self._staged, path.lstrip("/"))
+
+    def _new(self, path: str) -> str:
+        return "%s.new-%s" % (path, self._run)
+
+
+def is_unfinished(folder: str) -> bool:
+    """Whether a restore was killed after it had begun to swap."""
+    return os.path.exists(os.path.join(folder, JOURNAL))
+
+
+def recover(folder: str) -> List[str]:
+    """Undo the swap of a restore that was killed in it; returns the paths that are back."""
+    try:
+        journal = read_json(os.path.join(folder, JOURNAL))
+    except FileNotFoundError:
+        return []
+    swap = Swap(folder, folder, [], journal["run"])
+    swap.changed = list(journal["paths"])
+    swap.back()
+    return swap.changed
+
+
+def put_aside(paths: List[str]) -> List[str]:
+    """What restores have renamed away from live paths, or from what is below them."""
+    found: Set[str] = set()
+    for path in paths:
+        found.update(name for name in glob.glob(glob.escape(path) + ".before-*"))
+        for parent, folders, files in os.walk(path):
+            found.update(os.path.join(parent, name) for name in folders + files)
+    return sorted(path for path in found if BEFORE.search(path))
+
+
+def remove(path: str) -> None:
+    """Remove a file, a link or a whole folder; nothing if it is not there."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def same(live: str, saved: str) -> bool:
+    """Whether two files, or two folders with all below them, hold the same."""
+    if os.path.islink(live) or os.path.islink(saved):
+        both = os.path.islink(live) and os.path.islink(saved)
+        return both and os.readlink(live) == os.readlink(saved)
+    if os.path.isdir(live) and os.path.isdir(saved):
+        names = sorted(os.listdir(live))
+        return names == sorted(os.listdir(saved)) and all(
+            same(os.path.join(live, name), os.path.join(saved, name)) for name in names
+        )
+    if not (os.path.isfile(live) and os.path.isfile(saved)):
+        return False
+    return filecmp.cmp(live, saved, shallow=False)

@@ -1,0 +1,85 @@
+"""systemd units of the services on a host."""
+
+import time
+from typing import Callable, Dict, List, Optional
+
+from host import command
+from host.errors import HostError
+
+START_SECONDS = 60
+"""How long a service may take to come up before a restore is rolled back."""
+
+
+def properties(unit: str) -> Dict[str, str]:
+    """A unit's state and files: LoadState, ActiveState, MainPID, FragmentPath, DropInPaths."""
+    names = "LoadState,ActiveState,SubState,MainPID,FragmentPath,DropInPaths,NeedDaemonReload"
+    shown = command.run(["systemctl", "show", "--property=" + names, "--", unit])
+    return dict(line.partition("=")[::2] for line in shown.stdout.splitlines() if "=" in line)
+
+
+def exists(unit: str) -> bool:
+    """Whether systemd knows the unit."""
+    return properties(unit).get("LoadState") == "loaded"
+
+
+def is_active(unit: str) -> bool:
+    """Whether the unit is running now."""
+    return properties(unit).get("ActiveState") == "active"
+
+
+def files(unit: str) -> List[str]:
+    """The unit's own file and drop-ins."""
+    known = properties(unit)
+    paths = [known.get("FragmentPath", ""), *known.get("DropInPaths", "").split()]
+    return [path for path in paths if path]
+
+
+def names(*patterns: str) -> List[str]:
+    """The installed units that match shell patterns; templates are left out."""
+    argv = ["systemctl", "list-unit-files", "--no-legend", "--no-pager", "--", *patterns]
+    listed = command.run(argv, check=False).stdout.splitlines()
+    found = [line.split()[0] for line in listed if line.strip()]
+    return [name for name in found if "@." not in name]
+
+
+def of_process(process: int) -> Optional[str]:
+    """The service unit a process runs in, by its control group; None if in none."""
+    with open("/proc/%d/cgroup" % process) as stream:
+        for line in stream:
+            number, controllers, path = line.rstrip("\n").split(":", 2)
+            if number == "0" or controllers == "name=systemd":
+                for part in reversed(path.split("/")):
+                    if part.endswith(".service"):
+                        return part
+    return None
+
+
+def stop(unit: str) -> None:
+    """Stop a unit and wait for it; raises HostError if it can't be stopped."""
+    command.run(["systemctl", "stop", "--", unit])
+
+
+def reload(unit: str) -> None:
+    """Have a running unit read its configuration again."""
+    command.run(["systemctl", "reload", "--", unit])
+
+
+def restart(unit: str, answers: Optional[Callable[[], bool]] = None) -> None:
+    """Restart a unit and wait until it stays up and – if given – answers.
+
+    Raises HostError with the unit's last log lines if it does not within START_SECONDS.
+    """
+    command.run(["systemctl", "daemon-reload"])
+    command.run(["systemctl", "reset-failed", "--", unit], check=False)
+    restarted = command.run(["systemctl", "restart", "--", unit], check=False)
+    deadline = time.monotonic() + START_SECONDS
+    good = 0
+    while restarted.code == 0 and time.monotonic() < deadline:
+        good = good + 1 if is_active(unit) and (answers is None or answers()) else 0
+        if good >= 3:
+            return
+        time.sleep(0.5)
+    log = command.run(
+        ["journalctl", "--unit", unit, "-n", "8", "--no-pager", "-o", "cat"], check=False
+    )
+    raise HostError("%s did not come up: %s" % (unit, command.last_lines(log.stdout)))

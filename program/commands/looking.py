@@ -1,0 +1,98 @@
+"""`epibackup list` and `epibackup show`: what is on the target. They need no engine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.archive.collector import size_text
+from components.archive.naming import cluster_label
+from components.errors import UsageError
+from components.storage.target import Target, open_target
+from program import output
+from program.commands.backup import settings_for
+from program.runs import Run, find_run, list_runs
+
+
+def target_for(stack: str, flags: Mapping[str, Any]) -> Target:
+    """The target of a stack, or of -t; raises UsageError if neither names one."""
+    settings = settings_for(stack, flags)
+    if not settings.target:
+        raise UsageError("the target is not known", "give it with -t, or set epibackup:target")
+    return open_target(settings.target)
+
+
+def list_command(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:
+    """Tell what can be restored, newest first."""
+    target = target_for(stack, flags)
+    target.check()
+    runs = list(list_runs(target))
+    if as_json:
+        output.print_json({"target": target.url, "runs": [_document(run) for run in runs]})
+        return
+    if not runs:
+        output.say(f"there is no archive in {target.url}")
+        return
+    rows = output.table("run", "cluster", "status", "size", "services", "archive")
+    for run in runs:
+        services = ""
+        if run.manifest:
+            services = ", ".join(
+                service.name + ("" if service.status == "ok" else " (failed)")
+                for service in run.manifest.services
+            )
+        rows.add_row(
+            run.run,
+            run.cluster,
+            output.status_text(_status(run)),
+            size_text(run.bytes),
+            services or run.problem,
+            run.key,
+        )
+    output.console.print(rows)
+
+
+def show(stack: str, flags: Mapping[str, Any], wanted: str, members: bool, as_json: bool) -> None:
+    """Tell what is in a run."""
+    target = target_for(stack, flags)
+    run = find_run(target, wanted, None, []) if wanted != "latest" else _newest(target)
+    if run.manifest is None:
+        raise UsageError(run.problem)
+    document = run.manifest.model_dump(mode="json")
+    if as_json:
+        output.print_json({**_document(run), "manifest": document})
+        return
+    output.say(f"run {run.run} of {run.cluster}: {_status(run)}")
+    output.say(f"archive {target.url}/{run.key} ({size_text(run.bytes)})")
+    output.console.print(output.services_table(document["services"]))
+    if members:
+        rows = output.table("member", "part", "stored", "files")
+        for member in run.manifest.members():
+            part = str(member.content.get("part", ""))
+            rows.add_row(member.path, part, size_text(member.stored_bytes), str(len(member.parts)))
+        output.console.print(rows)
+    output.print_missing(document["missing"])
+    output.say(f"restore it: epibackup restore {run.run} -s {stack} --dry-run")
+
+
+def _newest(target: Target) -> Run:
+    """The newest archive, complete or not."""
+    for run in list_runs(target):
+        if run.manifest:
+            return run
+    return find_run(target, "latest", None, [])
+
+
+def _status(run: Run) -> str:
+    return run.manifest.status if run.manifest else "damaged"
+
+
+def _document(run: Run) -> dict[str, Any]:
+    services = run.manifest.services if run.manifest else []
+    return {
+        "run": run.run,
+        "cluster": cluster_label(run.cluster),
+        "key": run.key,
+        "bytes": run.bytes,
+        "status": _status(run),
+        "problem": run.problem,
+        "services": {service.name: service.status for service in services},
+    }
