@@ -28,6 +28,7 @@ def freeze(paths: Iterable[str], destination: str) -> Frozen:
     place is noticed when the tree is sent (`send_tree` fails). Owners, modes, times, links
     and extended attributes are kept. A path that does not exist is left out.
     """
+    os.makedirs(destination, mode=0o700, exist_ok=True)
     total = Frozen(0, 0, [])
     for path in sorted(set(paths)):
         if os.path.lexists(path):

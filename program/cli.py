@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException  # what every usage error of typer's is
 
 from components.errors import EpibackupError, Interrupted, UsageError
 from program.options import Settings
@@ -341,7 +342,10 @@ def main() -> None:
     except EpibackupError as error:
         output.print_error(error, as_json)
         code = error.exit_code
-    except KeyboardInterrupt:
+    except ClickException as error:
+        output.print_error(UsageError(error.format_message(), "epibackup --help"), as_json)
+        code = UsageError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         output.print_error(Interrupted("interrupted"), as_json)
         code = Interrupted.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -100,6 +100,7 @@ class _InOrder:
         self._settled = 0
         self._held: list[bytes | memoryview] = []
         self._position = 0
+        self._end = 0
 
     def tell(self) -> int:
         return self._position
@@ -112,9 +113,9 @@ class _InOrder:
 
     def write(self, data: bytes | memoryview) -> int:
         size = len(data)
-        end = self._settled + sum(len(held) for held in self._held)
-        if self._position == end:
+        if self._position == self._end:
             self._held.append(data)
+            self._end += size
         elif self._position == self._settled and size == len(self._held[0]):
             self._held[0] = data
         else:

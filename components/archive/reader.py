@@ -116,8 +116,11 @@ class _TarGz(ArchiveReader):
     def __init__(self, name: str, file: BinaryIO) -> None:
         super().__init__(name, file)
         with self._intact():
-            self._tar = tarfile.open(fileobj=file, mode="r:gz")  # noqa: SIM115
+            stream = gzip.GzipFile(fileobj=file, mode="rb")
+            self._tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115
             self._entries = {entry.name: entry for entry in self._tar if entry.isfile()}
+            while stream.read(CHUNK_BYTES):  # tarfile stops early; gzip's checksum is at the end
+                pass
 
     def paths(self) -> list[str]:
         return list(self._entries)

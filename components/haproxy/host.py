@@ -36,7 +36,7 @@ beside the new one as well."""
 ABSOLUTE_PATH = re.compile(r"(?<![\w./-])/[^\s\"'#,;()]+")
 CERTIFICATE = re.compile(r"\b(?:crt|crt-list|ca-file|crl-file|errorfiles)\s+([^\s#]+)")
 CERTIFICATE_BASE = re.compile(r"^\s*(?:crt|ca)-base\s+([^\s#]+)", re.MULTILINE)
-VOLATILE = ("/proc/", "/sys/", "/dev/", "/run/", "/var/run/", "/tmp/")  # noqa: S108
+VOLATILE = ("/proc/", "/sys/", "/dev/", "/run/", "/var/run/")
 
 CHECK = """
 staged=$1; shift
