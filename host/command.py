@@ -26,7 +26,7 @@ def as_user(argv: Sequence[str], user: Optional[str]) -> List[str]:
 def environment(extra: Optional[Dict[str, str]] = None) -> Dict[bytes, bytes]:
     """This process's environment with English messages, as bytes (see `encode`)."""
     merged = dict(os.environ)
-    merged.update({"LC_ALL": "C", "PGCLIENTENCODING": "UTF8"})
+    merged["LC_ALL"] = "C"
     merged.update(extra or {})
     return {encode(name): encode(value) for name, value in merged.items()}
 

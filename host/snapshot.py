@@ -14,9 +14,11 @@ FORMAT = 1
 def file_name(name: str) -> str:
     """A name from a service (a database, a topic) as a portable file name.
 
-    Percent-encoded UTF-8, so that different names stay different and any can be read back.
+    Percent-encoded UTF-8, so that different names stay different and any can be read back; a
+    dot in front, too, because it would hide the file.
     """
-    return urllib.parse.quote(name, safe="+=@,")
+    encoded = urllib.parse.quote(name, safe="+=@,", errors="surrogateescape")
+    return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
 
 
 class Snapshot:

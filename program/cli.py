@@ -147,10 +147,18 @@ def plan(
 
 @app.command(name="list", rich_help_panel="Every day")
 def list_runs(target: Target = None, stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
-    """List the archives on the target, newest first."""
+    """List the archives that are on the target, newest first."""
     from program.commands.looking import list_command
 
     list_command(stack, _flags(target=target), as_json)
+
+
+@app.command(rich_help_panel="Every day")
+def catalog(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
+    """Show the stack's own list of its runs, as `pulumi stack output catalog` has it."""
+    from program.commands.looking import catalog as command
+
+    command(stack, as_json)
 
 
 @app.command(rich_help_panel="Every day")
@@ -320,6 +328,14 @@ def schema() -> None:
     from program import reference
 
     sys.stdout.write(reference.schema())
+
+
+@config_app.command(name="manifest-schema")
+def manifest_schema() -> None:
+    """Print the JSON Schema of an archive's manifest (docs/manifest.schema.json)."""
+    from program import reference
+
+    sys.stdout.write(reference.manifest_schema())
 
 
 @config_app.command(name="show")

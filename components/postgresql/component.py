@@ -57,8 +57,8 @@ class PostgreSQL(ServiceBackup):
         ]
         if any(server["role"] == "primary" for _, server in servers):
             return []
-        if not servers:
-            return []  # every host has failed and says why
+        if any(answer["status"] == "failed" for answer in answers.values()):
+            return []  # that host may be the primary, and says why it failed
         standbys = ", ".join(
             f"{host} is a standby of {server.get('follows') or 'an unknown server'}"
             for host, server in servers

@@ -1,4 +1,4 @@
-"""`epibackup list` and `epibackup show`: what is on the target. They need no engine."""
+"""`epibackup list` and `show`, which look at the target, and `catalog`, which asks the stack."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,7 @@ from components.storage.target import Target, open_target
 from program import output
 from program.commands.backup import settings_for
 from program.runs import Run, find_run, list_runs
+from program.stack import BackupStack, engine
 
 
 def target_for(stack: str, flags: Mapping[str, Any]) -> Target:
@@ -31,7 +32,7 @@ def list_command(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:
     if not runs:
         output.say(f"there is no archive in {target.url}")
         return
-    rows = output.table("run", "cluster", "status", "size", "services", "archive")
+    rows = output.table("run", "cluster", "status", "size", "services")
     for run in runs:
         services = ""
         if run.manifest:
@@ -45,7 +46,27 @@ def list_command(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:
             output.status_text(_status(run)),
             size_text(run.bytes),
             services or run.problem,
-            run.key,
+        )
+    output.console.print(rows)
+
+
+def catalog(stack: str, as_json: bool) -> None:
+    """Tell what the stack knows of its runs; the target may have lost some since."""
+    entries = BackupStack(stack, engine(output.say)).outputs().get("catalog", [])
+    if as_json:
+        output.print_json({"stack": stack, "catalog": entries})
+        return
+    rows = output.table("run", "status", "size", "services")
+    for entry in entries:
+        services = [
+            name if status == "ok" else f"{name} (failed)"
+            for name, status in entry["services"].items()
+        ]
+        rows.add_row(
+            entry["run"],
+            output.status_text(entry["status"]),
+            size_text(int(entry["bytes"])),
+            ", ".join(services),
         )
     output.console.print(rows)
 

@@ -140,7 +140,7 @@ def test_differing_tables_are_named() -> None:
 
 
 def server(role: str, follows: str | None = None) -> dict[str, Any]:
-    return {"details": {"instances": [{"role": role, "follows": follows}]}}
+    return {"status": "ok", "details": {"instances": [{"role": role, "follows": follows}]}}
 
 
 def test_a_cluster_without_a_primary_has_saved_nothing_and_says_so() -> None:
@@ -155,4 +155,6 @@ def test_a_primary_is_enough() -> None:
 
 
 def test_hosts_that_failed_speak_for_themselves() -> None:
-    assert PostgreSQL.conclude({"a": {"details": {}}}) == []
+    failed = {"status": "failed", "details": {}}
+    assert PostgreSQL.conclude({"a": failed}) == []
+    assert PostgreSQL.conclude({"a": failed, "b": server("standby")}) == []

@@ -61,7 +61,8 @@ class Instance(NamedTuple):
             stdin=sql,
             directory="/",
             timeout_seconds=timeout_seconds,
-            extra_environment=self.environment(),
+            # Only here, for catalogs: what a dump holds stays in the database's own encoding.
+            extra_environment=dict(self.environment(), PGCLIENTENCODING="UTF8"),
         ).stdout  # fmt: skip
 
     def query(self, sql: str, database: str = "template1") -> List[Dict[str, Any]]:

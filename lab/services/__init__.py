@@ -1,0 +1,1 @@
+"""The services that hosts of the lab run: one module or folder each."""
