@@ -1,8 +1,9 @@
 """Running programs on a host: argument lists, never a shell."""
 
 import os
+import pwd
 import subprocess
-from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import IO, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from host.errors import HostError
 
@@ -18,9 +19,11 @@ class Completed(NamedTuple):
     stderr: str
 
 
-def as_user(argv: Sequence[str], user: Optional[str]) -> List[str]:
-    """`argv` as another user of this host; the working directory stays."""
-    return ["runuser", "-u", user, "--", *argv] if user else list(argv)
+class Program(NamedTuple):
+    """A command line, and the user of this host who runs it; None for root."""
+
+    argv: List[str]
+    user: Optional[str] = None
 
 
 def environment(extra: Optional[Dict[str, str]] = None) -> Dict[bytes, bytes]:
@@ -57,7 +60,7 @@ def run(
     `check` – ends with another code than 0; the message has its last lines.
     """
     process = start(
-        as_user(argv, user),
+        Program(list(argv), user),
         stdin=_source(stdin),
         stdout=subprocess.PIPE,
         extra_environment=extra_environment,
@@ -84,7 +87,7 @@ def _source(stdin: Union[str, int, IO[bytes], None]) -> Any:
 
 
 def start(
-    argv: Sequence[str],
+    program: Program,
     stdin: Any = subprocess.DEVNULL,
     stdout: Any = subprocess.PIPE,
     extra_environment: Optional[Dict[str, str]] = None,
@@ -95,19 +98,41 @@ def start(
 
     It stays in the agent's process group, so that what ends the agent ends it too.
     """
+    added = dict(extra_environment or {})
+    become = _become(program.user, added) if program.user else None
     try:
         return subprocess.Popen(
-            [encode(argument) for argument in argv],
+            [encode(argument) for argument in program.argv],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env=environment(extra_environment),
+            env=environment(added),
             cwd=directory,
+            preexec_fn=become,
         )
     except FileNotFoundError:
         raise HostError(
-            "the program %s is missing on this host" % argv[0], "install %s" % argv[0]
+            "the program %s is missing on this host" % program.argv[0],
+            "install %s" % program.argv[0],
         ) from None
+
+
+def _become(user: str, added: Dict[str, str]) -> Callable[[], None]:
+    """What turns a new process into another user's, before it starts its program.
+
+    Not runuser or su: they stay in between, log a session for each program, and wait two
+    seconds before they end one (util-linux, su-common.c).
+    """
+    entry = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, entry.pw_gid)
+    added.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
+
+    def become() -> None:  # only system calls: it runs between fork and exec
+        os.setgroups(groups)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+
+    return become
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

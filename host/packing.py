@@ -5,6 +5,7 @@ import shutil
 import stat
 from typing import IO, Any, Iterable, List, NamedTuple
 
+from host.command import Program
 from host.compression import Compression, compressor, decompressor
 from host.pipeline import PIPE_BYTES, Pipeline
 
@@ -103,7 +104,8 @@ def send_tree(base: str, compression: Compression, destination: Any) -> None:
         "--numeric-owner", "--xattrs", "--acls", "--sparse", "--directory", base, ".",
     ]  # fmt: skip
     packer = compressor(compression)
-    Pipeline([tar, packer] if packer else [tar], stdout=destination).finish()
+    programs = [Program(argv) for argv in (tar, packer) if argv]
+    Pipeline(programs, stdout=destination).finish()
 
 
 def receive_file(stored_name: str, source: IO[bytes], path: str) -> None:
@@ -112,7 +114,7 @@ def receive_file(stored_name: str, source: IO[bytes], path: str) -> None:
     with open(path, "wb") as destination:
         os.chmod(path, 0o600)
         if unpacker:
-            Pipeline([unpacker], stdin=source, stdout=destination).finish()
+            Pipeline([Program(unpacker)], stdin=source, stdout=destination).finish()
         else:
             shutil.copyfileobj(source, destination, PIPE_BYTES)
         os.fsync(destination.fileno())
@@ -130,7 +132,8 @@ def receive_tree(stored_name: str, source: IO[bytes], folder: str) -> None:
         "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--directory", folder, "--file=-",
     ]  # fmt: skip
     unpacker = decompressor(stored_name)
-    Pipeline([unpacker, tar] if unpacker else [tar], stdin=source).finish()
+    programs = [Program(argv) for argv in (unpacker, tar) if argv]
+    Pipeline(programs, stdin=source).finish()
 
 
 def outermost(paths: List[str]) -> List[str]:

@@ -8,6 +8,7 @@ import tempfile
 from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence
 
 from host import command
+from host.command import Program
 
 F_SETPIPE_SZ = 1031
 """fcntl(2); the constant came to Python with 3.10."""
@@ -34,7 +35,7 @@ class Pipeline:
 
     def __init__(
         self,
-        programs: Sequence[List[str]],
+        programs: Sequence[Program],
         stdin: Any = subprocess.DEVNULL,
         stdout: Any = subprocess.DEVNULL,
         directory: Optional[str] = None,
@@ -43,18 +44,18 @@ class Pipeline:
         self._stages: List[Stage] = []
         source = stdin
         try:
-            for position, argv in enumerate(programs):
+            for position, program in enumerate(programs):
                 last = position == len(programs) - 1
                 errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish
                 process = command.start(
-                    argv,
+                    program,
                     stdin=source,
                     stdout=stdout if last else subprocess.PIPE,
                     stderr=errors,
                     directory=directory,
                     extra_environment=extra_environment,
                 )
-                self._stages.append(Stage(argv, process, errors))
+                self._stages.append(Stage(program.argv, process, errors))
                 if position > 0:
                     source.close()
                 source = process.stdout

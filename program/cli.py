@@ -105,7 +105,7 @@ def backup_by_default(
         return
     if context.invoked_subcommand is None:
         backup(build, target, stack, service, skip, container, run, as_json)
-    elif build or target or service or skip or container or run:
+    elif build or target or service or skip or container:  # a run may be in the environment
         raise UsageError(
             f"flags before {context.invoked_subcommand} have no effect",
             f"put them behind it: epibackup {context.invoked_subcommand} …",

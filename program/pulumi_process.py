@@ -26,9 +26,11 @@ class PulumiProcess(PulumiCommand):
         self.command = str(chosen.pulumi)
         self.version = VersionInfo.parse(chosen.version)
         self._process: subprocess.Popen[str] | None = None
+        self.was_interrupted = False
 
     def interrupt(self) -> None:
         """Ask the running CLI to stop: after the steps that run now; asked again, at once."""
+        self.was_interrupted = True
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 

@@ -1,15 +1,11 @@
-"""A stack as the command uses it: updates, previews, outputs and the lock (Automation API)."""
+"""A stack as the command uses it: updates, outputs and configuration, by the Automation API."""
 
 import contextlib
 import json
-import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -21,32 +17,13 @@ from components.outcome import read_error
 from engine.errors import EngineError
 from engine.selection import Engine, obtain
 from program import project
+from program.locks import lock_of
 from program.plan import Plan
 from program.pulumi_process import PulumiProcess
 from program.run import Ready, declare, made_ready, tell
 
 OnEvent = Callable[[EngineEvent], None]
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Lock:
-    """Who holds a stack. alive: None where this machine cannot tell."""
-
-    path: Path
-    user: str
-    host: str
-    process: int
-    since: datetime
-    alive: bool | None
-
-    def describe(self) -> str:
-        """The lock, for people."""
-        state = {True: "it is running", False: "it has ended", None: "whether it runs is unknown"}
-        since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC")
-        return (
-            f"process {self.process} of {self.user}@{self.host} since {since}; {state[self.alive]}"
-        )
 
 
 def engine(say: Say) -> Engine:
@@ -79,116 +56,103 @@ class BackupStack:
             work_dir=str(project.ROOT), env_vars=environment, pulumi_command=self._process
         )
 
-    def exists(self) -> bool:
-        """Whether somebody has made the stack."""
-        workspace = automation.LocalWorkspace(**vars(self._options))
-        return any(stack.name.split("/")[-1] == self.name for stack in workspace.list_stacks())
-
     def set_config(self, values: Mapping[str, Any]) -> None:
         """Write options into the stack's configuration, which makes the stack if need be."""
-        stack = self._select(_nothing)
         flat = {
-            f"{path}": automation.ConfigValue(value)
+            path: automation.ConfigValue(value)
             for key, item in values.items()
             for path, value in _flat(f"epibackup:{key}", item)
         }
-        stack.set_all_config(flat, path=True)
+        self._make()
+        self._stack(_nothing).set_all_config(flat, path=True)
 
     def update(
         self, plan: Plan, run: str, on_event: OnEvent, remember: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Make a run; returns the stack's outputs.
+        """Make a run; returns the stack's outputs, also those of an incomplete run.
 
         remember: options to write into the stack's configuration, once the hosts were looked at.
 
-        Raises Incomplete's cousins: whatever the archive process or a check said, Locked if
-        another run is at work, Interrupted if the user stopped it. When a host was lost in the
-        middle, the run goes on once without it, repeating only what had failed.
+        Raises what the archive process or a check said, Locked if another run is at work,
+        Interrupted if the user stopped it. When a host is lost in the middle, the run goes on
+        once without it, repeating only what had failed.
         """
         self._refuse_if_locked()
         with self._interruptible():
-            for last_try in (False, True):
-                with made_ready(plan, self.name, run) as ready:
-                    if remember and not last_try:
-                        self.set_config(remember)
-                    failed = _Failures(on_event)
-                    stack = self._select(_program(plan, ready))
-                    try:
-                        result = stack.up(
-                            on_event=failed.see,
-                            message=f"run {run}",
-                            color="never",
-                            suppress_outputs=True,
-                            suppress_progress=True,
-                        )
-                    except automation.ConcurrentUpdateError as error:
-                        raise self._locked() from error
-                    except automation.CommandError as error:
-                        outputs = self._outputs(stack)
-                        if outputs.get("run") == run:
-                            return outputs
-                        if failed.host_was_lost and not last_try:
-                            continue
-                        raise self._explained(ready, failed, error) from error
-                    return {name: output.value for name, output in result.outputs.items()}
-        raise EpibackupError("the run was given up")  # not reached: the second try returns
+            outputs = self._try(plan, run, on_event, remember, last_try=False)
+            if outputs is None:
+                outputs = self._try(plan, run, on_event, {}, last_try=True)
+        return outputs or {}
 
-    def preview(self, plan: Plan, run: str, on_event: OnEvent) -> None:
-        """Show what an update would do; contacts no host."""
-        stack = self._select(_program(plan, Ready(self.name, run, None)))
-        failed = _Failures(on_event)
+    def _try(
+        self, plan: Plan, run: str, on_event: OnEvent, remember: Mapping[str, Any], last_try: bool
+    ) -> dict[str, Any] | None:
+        """One update; None if a host was lost and there is another try."""
+        with made_ready(plan, self.name, run) as ready:
+            if remember:
+                self.set_config(remember)
+            told = _Told(on_event)
+            try:
+                self._up(plan, ready, told)
+            except automation.ConcurrentUpdateError as error:
+                raise self._locked() from error
+            except automation.CommandError as error:
+                if told.outputs.get("run") == run:
+                    return told.outputs  # the gate failed, and the archive is there
+                if told.host_was_lost and not last_try:
+                    return None
+                raise self._explained(ready, told, error) from error
+            return told.outputs
+
+    def _up(self, plan: Plan, ready: Ready, told: "_Told") -> None:
+        def program() -> None:
+            tell(plan)
+            declare(plan, ready)
+
+        def up() -> None:
+            self._stack(program).up(
+                on_event=told.see,
+                message=f"run {ready.run}",
+                color="never",
+                suppress_outputs=True,
+                suppress_progress=True,
+            )
+
         try:
-            stack.preview(on_event=failed.see, color="never", suppress_progress=True)
-        except automation.CommandError as error:
-            raise EpibackupError(failed.text() or str(error)) from error
+            up()
+        except automation.StackNotFoundError:
+            self._make()
+            up()
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs; raises NotFound if nobody has made the stack."""
         try:
-            return self._outputs(automation.Stack.select(self.name, self._workspace(_nothing)))
+            outputs = automation.Stack.outputs(self._stack(_nothing))
         except automation.StackNotFoundError as error:
             raise NotFound(
                 f"there is no stack {self.name}", "epibackup -b … -t … makes it with its first run"
             ) from error
-
-    def lock(self) -> Lock | None:
-        """Who holds the stack; None if nobody, or if the backend is not a folder."""
-        folder = project.backend_folder()
-        if folder is None:
-            return None
-        locks = folder / ".pulumi" / "locks" / "organization" / project.NAME / self.name
-        for path in sorted(locks.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                return _read_lock(path)
-        return None
+        return {name: output.value for name, output in outputs.items()}
 
     def unlock(self) -> None:
         """Remove the stack's locks, whoever holds them."""
-        self._select(_nothing).cancel()
+        self._stack(_nothing).cancel()
 
-    def _select(self, program: Callable[[], None]) -> automation.Stack:
-        workspace = self._workspace(program)
-        if project.stack_file(self.name).exists():
-            with contextlib.suppress(automation.StackNotFoundError):
-                return automation.Stack.select(self.name, workspace)
+    def _make(self) -> None:
         with contextlib.suppress(automation.StackAlreadyExistsError):
-            return automation.Stack.create(self.name, workspace)
-        return automation.Stack.select(self.name, workspace)
+            automation.Stack.create(self.name, self._stack(_nothing).workspace)
 
-    def _workspace(self, program: Callable[[], None]) -> automation.LocalWorkspace:
+    def _stack(self, program: Callable[[], None]) -> "_QuickStack":
         workspace = automation.LocalWorkspace(**vars(self._options))
         workspace.program = program
-        return workspace
-
-    def _outputs(self, stack: automation.Stack) -> dict[str, Any]:
-        return {name: output.value for name, output in stack.outputs().items()}
+        return _QuickStack(self.name, workspace)
 
     def _refuse_if_locked(self) -> None:
-        if self.lock():
+        if lock_of(self.name):
             raise self._locked()
 
     def _locked(self) -> Locked:
-        held = self.lock()
+        held = lock_of(self.name)
         told = held.describe() if held else "somebody else holds its lock"
         hint = "wait until that run has ended"
         if held and held.alive is False:
@@ -196,17 +160,18 @@ class BackupStack:
         return Locked(f"a run of the stack {self.name} holds its lock: {told}", hint)
 
     def _explained(
-        self, ready: Ready, failed: "_Failures", error: automation.CommandError
+        self, ready: Ready, told: "_Told", error: automation.CommandError
     ) -> EpibackupError:
         """The best explanation there is for an update that failed."""
+        again = f"--run {ready.run}"
+        if self._process.was_interrupted:
+            return Interrupted(
+                "the run was stopped; nothing was published", f"go on with it: {again}"
+            )
         left = read_error(ready.error_file)
         if left:
             return left
-        if "update canceled" in str(error):
-            return Interrupted("the run was stopped", f"go on with it: --run {ready.run}")
-        return EpibackupError(
-            failed.text() or str(error).strip(), f"try again with --run {ready.run}"
-        )
+        return EpibackupError(told.errors() or str(error).strip(), f"try again with {again}")
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -226,13 +191,39 @@ class BackupStack:
                 signal.signal(number, handler)
 
 
-class _Failures:
-    """Watches an update's events for what went wrong."""
+class _QuickStack(automation.Stack):
+    """A stack without the calls of the CLI that take time and tell nothing new: selecting it,
+    which would also change the user's own choice, and asking for outputs and history after an
+    update whose events have told them."""
+
+    def __init__(self, name: str, workspace: automation.Workspace) -> None:
+        self.name = name
+        self.workspace = workspace
+
+    def outputs(self) -> automation.OutputMap:
+        """What `up` asks for; see _Told.outputs."""
+        return {}
+
+    def info(self, show_secrets: bool | None = None) -> automation.UpdateSummary:  # noqa: ARG002
+        """What `up` asks for."""
+        return automation.UpdateSummary(
+            kind="update",
+            start_time=datetime.now(UTC),
+            message="",
+            environment={},
+            config={},
+            result="succeeded",
+        )
+
+
+class _Told:
+    """What an update's events tell: its outputs, and what went wrong."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
         self._messages: list[str] = []
         self.host_was_lost = False
+        self.outputs: dict[str, Any] = {}
 
     def see(self, event: EngineEvent) -> None:
         """Take an event, and pass it on."""
@@ -242,23 +233,18 @@ class _Failures:
         failure = event.res_op_failed_event
         if failure and failure.metadata.type.startswith("command:remote:"):
             self.host_was_lost = True
+        done = event.res_outputs_event
+        if done and done.metadata.type == "pulumi:pulumi:Stack" and done.metadata.new:
+            self.outputs = dict(done.metadata.new.outputs or {})
         self._on_event(event)
 
-    def text(self) -> str:
+    def errors(self) -> str:
         """Pulumi's own error messages."""
         return "\n".join(self._messages)
 
 
-def _program(plan: Plan, ready: Ready) -> Callable[[], None]:
-    def program() -> None:
-        tell(plan)
-        declare(plan, ready)
-
-    return program
-
-
 def _nothing() -> None:
-    """A program for what needs none: selecting, configuring."""
+    """A program for what needs none: configuring, reading outputs."""
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -271,29 +257,3 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{path}[{index}]", item)
     else:
         yield path, value if isinstance(value, str) else json.dumps(value)
-
-
-def _read_lock(path: Path) -> Lock:
-    document = json.loads(path.read_text())
-    alive = None
-    if document["hostname"] == socket.gethostname():
-        alive = _is_pulumi(int(document["pid"]))
-    return Lock(
-        path=path,
-        user=document["username"],
-        host=document["hostname"],
-        process=int(document["pid"]),
-        since=datetime.fromisoformat(document["timestamp"]),
-        alive=alive,
-    )
-
-
-def _is_pulumi(process: int) -> bool:
-    """Whether a process is a Pulumi CLI: numbers are used again."""
-    try:
-        os.kill(process, 0)
-        return "pulumi" in Path(f"/proc/{process}/cmdline").read_text()
-    except PermissionError:
-        return True
-    except (ProcessLookupError, FileNotFoundError):
-        return False

@@ -16,6 +16,7 @@ from program.commands.backup import plan_for, settings_for
 from program.commands.restore import build_of
 from program.host_keys import fingerprint, known_keys, scan
 from program.inventory import unknown_name
+from program.locks import lock_of
 from program.plan import check_key
 from program.probe import probe
 from program.stack import BackupStack, engine
@@ -59,8 +60,7 @@ def trust(
 
 def unlock(stack: str, force: bool) -> None:
     """Remove the lock of a run that was killed."""
-    made = BackupStack(stack, engine(output.say))
-    lock = made.lock()
+    lock = lock_of(stack)
     if lock is None:
         if project.backend_folder() is not None:
             output.say(f"the stack {stack} is not locked")
@@ -75,7 +75,7 @@ def unlock(stack: str, force: bool) -> None:
             f"the lock of the stack {stack} is held: {lock.describe()}",
             "a lock of a run that works must stay; if you are sure that it does not: --force",
         )
-    made.unlock()
+    BackupStack(stack, engine(output.say)).unlock()
     output.say(f"removed the lock: {lock.describe()}" if lock else "removed the locks")
 
 

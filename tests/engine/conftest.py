@@ -10,7 +10,7 @@ import pytest
 import engine
 from engine.selection import FORCE_VARIABLE
 from tests.engine.support.projects import Project
-from tests.engine.support.resources import CommandProject, Resource
+from tests.engine.support.resources import CommandProject, ProgramServer, Resource
 from tests.engine.support.sshd import Keys, Sshd, connection_to, install_openssh, run_sshd
 
 OTHER_PROVIDER = os.environ.get("EPIBACKUP_TEST_COMMAND_PROVIDER", "")
@@ -56,12 +56,46 @@ def project(
     return Project(tmp_path / "project", engine_environment, embedded_engine.pulumi)
 
 
+@pytest.fixture(scope="session")
+def programs() -> Iterator[ProgramServer]:
+    """Serves programs to CLIs."""
+    server = ProgramServer()
+    yield server
+    server.close()
+
+
+MakeCommands = Callable[[Path], CommandProject]
+
+
+@pytest.fixture(scope="session")
+def make_commands(
+    embedded_engine: engine.Engine, engine_environment: dict[str, str], programs: ProgramServer
+) -> MakeCommands:
+    """Makes a project for resources of the `command` provider in a folder."""
+
+    def make(folder: Path) -> CommandProject:
+        pulumi = embedded_engine.pulumi
+        return CommandProject(folder / "commands", engine_environment, pulumi, programs)
+
+    return make
+
+
 @pytest.fixture
-def commands(
-    tmp_path: Path, embedded_engine: engine.Engine, engine_environment: dict[str, str]
-) -> CommandProject:
+def commands(tmp_path: Path, make_commands: MakeCommands) -> CommandProject:
     """A project for resources of the `command` provider."""
-    return CommandProject(tmp_path / "commands", engine_environment, embedded_engine.pulumi)
+    return make_commands(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all tests of a file."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path, make_commands: MakeCommands) -> CommandProject:
+    """A project whose runs are looked at by several tests of a file; a run takes a second."""
+    return make_commands(folder)
 
 
 @pytest.fixture(scope="session")
@@ -71,21 +105,21 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     return Keys(tmp_path_factory.mktemp("keys"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sshd(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An SSH server on this machine."""
-    folder = tmp_path_factory.mktemp("sshd") / "server"
-    with run_sshd(folder, keys, "AcceptEnv ACCEPTED") as server:
+    place = tmp_path_factory.mktemp("sshd") / "server"
+    with run_sshd(place, keys, "AcceptEnv ACCEPTED") as server:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def connection(sshd: Sshd) -> dict[str, Any]:
     """The input `connection` for that server."""
     return connection_to(sshd)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def remote(connection: dict[str, Any]) -> Callable[..., Resource]:
     """Describes a `command:remote:Command` on that server, that comes after others."""
 

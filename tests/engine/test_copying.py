@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from pulumi import Archive, Asset, FileArchive, FileAsset, StringAsset
 
+from tests.engine.support.projects import Run
 from tests.engine.support.resources import CommandProject, Resource
 from tests.engine.support.sshd import Keys, Sshd, connection_to, run_sshd
 
 Copy = Callable[..., Resource]
+BYTES = bytes(range(256)) * 1000
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def copy(connection: dict[str, Any]) -> Copy:
     """Describes a `CopyToRemote` to this machine."""
 
@@ -24,115 +26,99 @@ def copy(connection: dict[str, Any]) -> Copy:
     return describe
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tree(folder: Path) -> Path:
     """A folder with files in it."""
-    folder = tmp_path / "tree"
-    (folder / "below" / "deep").mkdir(parents=True)
-    (folder / "top").write_text("top")
-    (folder / "below" / "deep" / "leaf").write_bytes(bytes(range(256)) * 1000)
-    (folder / "link").symlink_to("top")
-    return folder
+    tree = folder / "tree"
+    (tree / "below" / "deep").mkdir(parents=True)
+    (tree / "top").write_text("top")
+    (tree / "below" / "deep" / "leaf").write_bytes(BYTES)
+    (tree / "link").symlink_to("top")
+    return tree
+
+
+@pytest.fixture(scope="module")
+def run(shared: CommandProject, copy: Copy, folder: Path, tree: Path) -> Run:
+    """One update that copies to places that exist, that do not, and that cannot be written."""
+    exists = folder / "exists"
+    (exists / "tree").mkdir(parents=True)
+    (exists / "tree" / "kept").write_text("kept")
+    (exists / "tree" / "top").write_text("old")
+    blocked = folder / "blocked"
+    blocked.write_text("")
+    return shared.up_with(
+        copy("file", FileAsset(str(tree / "top")), folder / "new" / "a" / "renamed"),
+        copy("text", StringAsset("grüße\n"), folder / "new" / "b" / "text"),
+        copy("folder", FileArchive(str(tree)), folder / "new" / "c"),
+        copy("into", FileAsset(str(tree / "top")), exists),
+        copy("over", FileArchive(str(tree)), exists),
+        copy("blocked-text", StringAsset("x"), blocked / "below"),
+        copy("blocked-folder", FileArchive(str(tree)), blocked),
+        copy("folder-there", StringAsset("x"), folder),
+        flags=("--continue-on-error",),
+    ).failed()
 
 
 def test_a_file_a_text_and_a_folder_are_copied_with_the_parents_that_are_missing(
-    commands: CommandProject, copy: Copy, tree: Path, tmp_path: Path
+    run: Run, folder: Path
 ) -> None:
-    there = tmp_path / "there"
-    commands.up_with(
-        copy("file", FileAsset(str(tree / "top")), there / "a" / "renamed"),
-        copy("text", StringAsset("grüße\n"), there / "b" / "text"),
-        copy("folder", FileArchive(str(tree)), there / "c"),
-    ).succeeded()
+    there = folder / "new"
     assert (there / "a" / "renamed").read_text() == "top"
     assert (there / "b" / "text").read_text() == "grüße\n"
-    copied = there / "c" / "tree"
-    assert (copied / "below" / "deep" / "leaf").read_bytes() == bytes(range(256)) * 1000
-    assert (copied / "link").read_text() == "top"
+    assert (there / "c" / "tree" / "below" / "deep" / "leaf").read_bytes() == BYTES
+    assert (there / "c" / "tree" / "link").read_text() == "top"
 
 
-def test_into_a_folder_that_exists_things_go_under_their_own_names(
-    commands: CommandProject, copy: Copy, tree: Path, tmp_path: Path
-) -> None:
-    there = tmp_path / "there"
-    (there / "tree").mkdir(parents=True)
-    (there / "tree" / "kept").write_text("kept")
-    (there / "tree" / "top").write_text("old")
-    commands.up_with(
-        copy("file", FileAsset(str(tree / "top")), there),
-        copy("folder", FileArchive(str(tree)), there),
-    ).succeeded()
+def test_into_a_folder_that_exists_things_go_under_their_own_names(run: Run, folder: Path) -> None:
+    there = folder / "exists"
     assert (there / "top").read_text() == "top"
     assert (there / "tree" / "top").read_text() == "top"
     assert (there / "tree" / "kept").read_text() == "kept"
 
 
-def test_a_file_is_copied_again_only_when_its_content_or_its_target_changes(
-    commands: CommandProject, copy: Copy, tmp_path: Path
-) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_text("one")
-
-    def up(path: Path, **inputs: Any) -> str:
-        run = commands.up_with(copy("file", FileAsset(str(source)), path, **inputs)).succeeded()
-        return run.operations()["file"]
-
-    up(target)
-    target.write_text("changed there")
-    assert up(target) == "same"
-    assert target.read_text() == "changed there"
-
-    source.touch()
-    assert up(target) == "same"
-
-    source.write_text("two")
-    assert up(target) == "update"
-    assert target.read_text() == "two"
-
-    moved = tmp_path / "elsewhere"
-    assert up(moved) == "update"
-    assert moved.read_text() == "two"
-    assert target.exists()
+def test_a_target_that_cannot_be_written_is_an_error_with_its_path(run: Run, folder: Path) -> None:
+    assert str(folder / "blocked") in run.errors("blocked-text")
+    assert str(folder / "blocked") in run.errors("blocked-folder")
+    assert str(folder) in run.errors("folder-there")
 
 
-def test_another_connection_alone_copies_nothing(
+def test_things_are_copied_again_only_when_their_content_target_or_triggers_change(
     commands: CommandProject, copy: Copy, sshd: Sshd, keys: Keys, tmp_path: Path
 ) -> None:
-    target = tmp_path / "target"
-    commands.up_with(copy("text", StringAsset("one"), target)).succeeded()
-    target.write_text("changed there")
+    source = tmp_path / "source"
     other = connection_to(sshd, private_key=keys.private("rsa"))
-    commands.up_with(copy("text", StringAsset("one"), target, connection=other)).succeeded()
-    assert target.read_text() == "changed there"
 
+    def up(number: int, **inputs: Any) -> dict[str, str]:
+        run = commands.up_with(
+            copy("content", FileAsset(str(source)), tmp_path / "content"),
+            copy("target", StringAsset("text"), tmp_path / f"target-{number}"),
+            copy("triggers", StringAsset("text"), tmp_path / "triggers", triggers=[number]),
+            copy("connection", StringAsset("text"), tmp_path / "connection", **inputs),
+        ).succeeded()
+        return run.operations()
 
-def test_new_triggers_copy_again_and_deleting_leaves_the_copy(
-    commands: CommandProject, copy: Copy, tmp_path: Path
-) -> None:
-    target = tmp_path / "target"
-    commands.up_with(copy("text", StringAsset("one"), target, triggers=[1])).succeeded()
-    target.write_text("changed there")
-    run = commands.up_with(copy("text", StringAsset("one"), target, triggers=[2])).succeeded()
-    assert "replace" in " ".join(run.operations().values()) + run.text
-    assert target.read_text() == "one"
+    names = ("content", "target-1", "triggers", "connection")
+    source.write_text("one")
+    up(1)
+    for name in names:
+        (tmp_path / name).write_text("changed there")
+    source.touch()
+    operations = up(1)
+    assert [operations[name] for name in ("content", "target", "triggers")] == ["same"] * 3
+    assert all((tmp_path / name).read_text() == "changed there" for name in names)
+
+    source.write_text("two")
+    operations = up(2, connection=other)
+    assert [operations[name] for name in ("content", "target")] == ["update"] * 2
+    assert (tmp_path / "content").read_text() == "two"
+    assert (tmp_path / "target-2").read_text() == "text"
+    assert (tmp_path / "triggers").read_text() == "text"
+    # Neither another connection nor the move of a target touches what lies there.
+    assert (tmp_path / "connection").read_text() == "changed there"
+    assert (tmp_path / "target-1").read_text() == "changed there"
+
     commands.destroy().succeeded()
-    assert target.read_text() == "one"
-
-
-def test_a_target_that_cannot_be_written_is_an_error_with_its_path(
-    commands: CommandProject, copy: Copy, tree: Path, tmp_path: Path
-) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    run = commands.up_with(
-        copy("text", StringAsset("x"), blocked / "below"),
-        copy("folder", FileArchive(str(tree)), blocked),
-        copy("empty", StringAsset("x"), tmp_path),
-        flags=("--continue-on-error",),
-    ).failed()
-    assert str(blocked) in run.errors("text")
-    assert str(blocked) in run.errors("folder")
-    assert str(tmp_path) in run.errors("empty")
+    assert (tmp_path / "content").read_text() == "two"
 
 
 def test_the_deprecated_copy_file_copies_and_is_replaced_by_each_change(

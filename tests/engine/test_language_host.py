@@ -56,7 +56,7 @@ def test_a_program_runs_with_its_configuration_secrets_and_names(project: Projec
     assert "ciphertext" in exports["secret"]
 
 
-@pytest.mark.parametrize("main", ["", "program", "program/start.py"])
+@pytest.mark.parametrize("main", ["program", "program/start.py"])
 def test_the_working_directory_is_that_of_main_and_its_folder_can_be_imported_from(
     main: str, project: Project
 ) -> None:
@@ -80,39 +80,26 @@ def test_the_working_directory_is_that_of_main_and_its_folder_can_be_imported_fr
     assert main.endswith(".py") or project.exports()["beside"] == "found"
 
 
-def test_what_a_program_prints_is_shown(project: Project) -> None:
-    project.write("import sys\nprint('to stdout')\nprint('to stderr', file=sys.stderr)\n")
-    run = project.up().succeeded()
-    assert "to stdout" in run.text
-    assert "to stderr" in run.text
-
-
-def test_the_interpreter_of_the_virtualenv_option_is_used(
+def test_the_interpreter_of_the_virtualenv_option_is_used_and_its_programs_are_on_path(
     project: Project, environment: Path
 ) -> None:
-    program = "import sys, pulumi\npulumi.export('prefix', sys.prefix)\n"
-    project.write(program, options={"virtualenv": str(environment)})
-    project.up().succeeded()
-    assert project.exports()["prefix"] == str(environment)
-
-    (project.folder / "own").symlink_to(environment)
-    project.write(program, options={"virtualenv": "own", "toolchain": "pip"})
-    project.up().succeeded()
-    assert project.exports()["prefix"] == f"{project.folder}/own"
-
-
-def test_an_activated_environment_is_what_the_programs_own_processes_see(
-    project: Project, environment: Path
-) -> None:
-    program = (
-        "import os, shutil, pulumi\n"
+    options = {"virtualenv": "own", "toolchain": "pip"}
+    project.write(
+        "import os, shutil, sys, pulumi\n"
+        "pulumi.export('prefix', sys.prefix)\n"
         "pulumi.export('python', shutil.which('python'))\n"
         "pulumi.export('active', os.environ['VIRTUAL_ENV'])\n"
+        "print('to stdout')\n"
+        "print('to stderr', file=sys.stderr)\n",
+        options=options,
     )
-    project.write(program, options={"virtualenv": str(environment)})
-    project.up().succeeded()
-    assert project.exports()["python"] == f"{environment}/bin/python"
-    assert project.exports()["active"] == str(environment)
+    (project.folder / "own").symlink_to(environment)
+    run = project.up().succeeded()
+    exports = project.exports()
+    assert exports["prefix"] == exports["active"] == f"{project.folder}/own"
+    assert exports["python"] == f"{project.folder}/own/bin/python"
+    assert "to stdout" in run.text
+    assert "to stderr" in run.text
 
 
 def test_a_virtualenv_that_is_broken_is_an_error_that_says_what_to_do(project: Project) -> None:
@@ -151,15 +138,7 @@ def test_a_virtualenv_that_is_missing_is_made_with_the_programs_requirements(
     assert made.exists()
 
 
-def test_pulumi_install_installs_the_requirements(project: Project, tmp_path: Path) -> None:
-    project.write("", options={"virtualenv": "made", "toolchain": "pip"})
-    (project.folder / "requirements.txt").write_text("# nothing\n")
-    text = project.cli("install")
-    assert "Finished installing dependencies" in text
-    assert (project.folder / "made" / "bin" / "python").exists()
-
-
-def test_the_uv_toolchain_syncs_and_runs_the_projects_environment(project: Project) -> None:
+def test_the_uv_toolchain_installs_and_runs_the_projects_environment(project: Project) -> None:
     program = "import sys, pulumi\npulumi.export('prefix', sys.prefix)\n"
     project.write(program, options={"toolchain": "uv"})
     (project.folder / "pyproject.toml").write_text(
@@ -169,7 +148,7 @@ def test_the_uv_toolchain_syncs_and_runs_the_projects_environment(project: Proje
     project.environment["PATH"] = f"{uv}:{project.environment['PATH']}"
     project.environment["UV_OFFLINE"] = "1"
     project.environment["UV_PYTHON"] = sys.executable
-    venv.create(project.folder / ".venv", symlinks=True)
+    assert "Finished installing dependencies" in project.cli("install")
     borrow_packages(project.folder / ".venv")
     project.up().succeeded()
     assert project.exports()["prefix"] == f"{project.folder}/.venv"
@@ -203,8 +182,6 @@ def test_a_type_checker_stops_a_program_that_has_wrong_types(
     text = project.preview().failed().text
     assert "Incompatible types in assignment" in text
     assert "mypy failed" in text
-    project.write("number: int = 1\n", options=options)
-    project.preview().succeeded()
 
 
 def test_a_run_error_is_shown_without_a_traceback(project: Project) -> None:
@@ -247,12 +224,12 @@ def test_a_stack_reference_to_itself_carries_a_list_from_update_to_update(
         "name = '/'.join((pulumi.get_organization(), pulumi.get_project(), pulumi.get_stack()))\n"
         "known = pulumi.StackReference('self', stack_name=name).get_output('catalog')\n"
         "entry = {'run': os.environ['RUN']}\n"
-        "pulumi.export('catalog', known.apply(lambda old: [entry, *(old or [])][:3]))\n"
+        "pulumi.export('catalog', known.apply(lambda old: [entry, *(old or [])][:2]))\n"
     )
-    for number in range(5):
+    for number in range(3):
         project.environment["RUN"] = f"r{number}"
         project.up().succeeded()
-    assert [entry["run"] for entry in project.exports()["catalog"]] == ["r4", "r3", "r2"]
+    assert [entry["run"] for entry in project.exports()["catalog"]] == ["r2", "r1"]
 
 
 def test_two_stacks_can_be_updated_at_once(project: Project) -> None:
@@ -344,8 +321,6 @@ def test_a_policy_pack_passes_what_is_allowed_and_stops_what_is_not(
     assert "no-forbidden" in run.text
     # The stack's name and configuration have reached the pack.
     assert "no test may be forbidden, says the law" in run.text
-    project.up("--policy-pack", str(policy_pack)).failed()
-    assert not [r for r in project.resources() if r["urn"].endswith("::c")]
 
 
 def test_a_policy_pack_that_is_broken_is_an_error_and_does_not_hang(
@@ -412,8 +387,8 @@ def test_an_installed_plugin_is_used_where_none_is_on_path_and_none_is_fetched_u
 ) -> None:
     """The host names no plugins to the CLI, which looks for those that are used, when they are."""
     folders = project.environment["PATH"].split(":")
-    provider = next(entry for entry in folders if (Path(entry) / PROVIDER).exists())
-    project.environment["PATH"] = ":".join(entry for entry in folders if entry != provider)
+    providers = [entry for entry in folders if (Path(entry) / PROVIDER).exists()]
+    project.environment["PATH"] = ":".join(e for e in folders if e not in providers)
     project.write("import pulumi_command\n")
     project.up().succeeded()
 
@@ -421,7 +396,7 @@ def test_an_installed_plugin_is_used_where_none_is_on_path_and_none_is_fetched_u
     assert "command" in project.up().failed().text
     installed = project.folder / "home" / "plugins" / "resource-command-v1.2.1"
     installed.mkdir(parents=True)
-    (installed / PROVIDER).symlink_to(Path(provider) / PROVIDER)
+    (installed / PROVIDER).symlink_to(Path(providers[0]) / PROVIDER)
     run = project.up().succeeded()
     assert project.outputs("c")["stdout"] == "hello"
     assert "warning" not in run.text

@@ -6,47 +6,70 @@ from pathlib import Path
 import pytest
 
 from tests.engine.support.inline_program import Output
-from tests.engine.support.projects import Project
+from tests.engine.support.projects import Project, Run
 from tests.engine.support.resources import CommandProject, Resource, local
 from tests.engine.support.sshd import wait_until
 
-EVERY = ("--continue-on-error",)
+
+@pytest.fixture(scope="module")
+def run(shared: CommandProject, folder: Path) -> Run:
+    """One update with commands that use what is only there locally; some fail."""
+    shared.environment["INHERITED"] = "yes"
+    names = "a.js src/b.js src/deep/c.js src/secret.js"
+    files = f"mkdir -p src/deep; for name in {names}; do echo $name > $name; done"
+    late = f"(sleep 3; echo late > {folder}/late) > /dev/null 2>&1 & echo done"
+    limit = {"custom_timeouts": {"create": "1s"}}
+    return shared.up_with(
+        local("environment", create="echo $OWN $INHERITED", environment={"OWN": "a  b"}),
+        local("directory", create="pwd", dir=str(folder)),
+        local("here", create="pwd"),
+        local("bash", create='echo "$BASH"', interpreter=["/bin/bash", "-c"]),
+        local("python", create="import sys; print(sys.argv)", interpreter=["python3", "-c"]),
+        local("files", create=files, dir=str(folder), archive_paths=["src/**", "!**/secret.*"],
+              asset_paths=["*.js", "src/*.js", "!**secret*"]),
+        local("late", create=late),
+        local("no-directory", create="true", dir=str(folder / "nowhere")),
+        local("no-interpreter", create="true", interpreter=["no-such-program"]),
+        Resource("slow", "local", {"create": "sleep 60"}, options=limit),
+        flags=("--continue-on-error",),
+    ).failed()  # fmt: skip
 
 
 def test_environment_directory_and_interpreter_are_honoured(
-    commands: CommandProject, tmp_path: Path
+    run: Run, shared: CommandProject, folder: Path
 ) -> None:
-    commands.environment["INHERITED"] = "yes"
-    commands.up_with(
-        local("environment", create="echo $OWN $INHERITED", environment={"OWN": "a  b"}),
-        local("directory", create="pwd", dir=str(tmp_path)),
-        local("here", create="pwd"),
-        local("bash", create='echo "$BASH"', interpreter=["/bin/bash", "-c"]),
-        local("python", create="import sys; print(sys.argv)",
-              interpreter=["python3", "-c"]),
-    ).succeeded()  # fmt: skip
-    assert commands.outputs("environment")["stdout"] == "a b yes"
-    assert commands.outputs("directory")["stdout"] == str(tmp_path)
-    assert commands.outputs("here")["stdout"] == str(commands.folder)
-    assert commands.outputs("bash")["stdout"] == "/bin/bash"
-    assert commands.outputs("python")["stdout"] == "['-c']"
+    assert shared.outputs("environment")["stdout"] == "a b yes"
+    assert shared.outputs("directory")["stdout"] == str(folder)
+    assert shared.outputs("here")["stdout"] == str(shared.folder)
+    assert shared.outputs("bash")["stdout"] == "/bin/bash"
+    assert shared.outputs("python")["stdout"] == "['-c']"
+
+
+def test_a_directory_or_an_interpreter_that_is_not_there_is_an_error(run: Run) -> None:
+    assert "nowhere" in run.errors("no-directory")
+    assert "no-such-program" in run.errors("no-interpreter")
+
+
+def test_a_time_limit_of_the_resource_ends_the_command(run: Run) -> None:
+    assert "signal: " in run.errors("slow")
 
 
 def test_files_that_patterns_choose_become_assets_and_an_archive(
-    commands: CommandProject, tmp_path: Path
+    run: Run, shared: CommandProject, folder: Path
 ) -> None:
-    names = "a.js src/b.js src/deep/c.js src/secret.js"
-    make = f"mkdir -p src/deep; for name in {names}; do echo $name > $name; done"
-    commands.up_with(
-        local("l", create=make, dir=str(tmp_path), asset_paths=["*.js", "src/*.js", "!**secret*"],
-              archive_paths=["src/**", "!**/secret.*"]),
-    ).succeeded()  # fmt: skip
-    assets = commands.outputs("l")["assets"]
+    assets = shared.outputs("files")["assets"]
     assert sorted(assets) == ["a.js", "src/b.js"]
-    assert assets["a.js"]["path"] == str(tmp_path / "a.js")
+    assert assets["a.js"]["path"] == str(folder / "a.js")
     assert assets["a.js"]["hash"] == hashlib.sha256(b"a.js\n").hexdigest()
-    archived = commands.outputs("l")["archive"]["assets"]
+    archived = shared.outputs("files")["archive"]["assets"]
     assert sorted(archived) == ["src/b.js", "src/deep/c.js"]
+
+
+def test_what_a_command_leaves_in_the_background_with_its_streams_closed_lives_on(
+    run: Run, shared: CommandProject, folder: Path
+) -> None:
+    assert shared.outputs("late")["stdout"] == "done"
+    wait_until((folder / "late").exists, 15)
 
 
 def test_an_asset_that_a_command_made_can_trigger_another(
@@ -62,30 +85,6 @@ def test_an_asset_that_a_command_made_can_trigger_another(
     commands.up_with(*pair("one")).succeeded()
     commands.up_with(*pair("two")).succeeded()
     assert commands.outputs("use")["stdout"] == "two"
-
-
-def test_a_directory_or_an_interpreter_that_is_not_there_or_too_little_time_is_an_error(
-    commands: CommandProject, tmp_path: Path
-) -> None:
-    limit = {"custom_timeouts": {"create": "1s"}}
-    run = commands.up_with(
-        local("directory", create="true", dir=str(tmp_path / "nowhere")),
-        local("interpreter", create="true", interpreter=["no-such-program"]),
-        Resource("slow", "local", {"create": "sleep 60"}, options=limit),
-        flags=EVERY,
-    ).failed()
-    assert "nowhere" in run.errors("directory")
-    assert "no-such-program" in run.errors("interpreter")
-    assert "signal: " in run.errors("slow")
-
-
-def test_what_a_command_leaves_in_the_background_with_its_streams_closed_lives_on(
-    commands: CommandProject, tmp_path: Path
-) -> None:
-    script = f"(sleep 3; echo late > {tmp_path}/late) > /dev/null 2>&1 & echo done"
-    commands.up_with(local("l", create=script)).succeeded()
-    assert not (tmp_path / "late").exists()
-    wait_until((tmp_path / "late").exists, 15)
 
 
 @pytest.mark.parametrize("command", ["up", "preview"])

@@ -2,15 +2,14 @@
 
 import json
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import Site
-from lab.services.postgresql import differences
 from host.snapshot import file_name
+from lab import Site
+from lab.services.postgresql import clear, differences
 from tests.lab.product import Product, product
 
 
@@ -21,10 +20,8 @@ def epibackup(site: Site, tmp_path: Path) -> Iterator[Product]:
 
 
 def destroy_data(site: Site) -> None:
-    """What an operator dreads: databases and roles dropped, configuration deleted."""
-    for name in site.primary.databases():
-        if name not in ("postgres", "template1"):
-            site.primary.sql(f'DROP DATABASE "{name.replace(chr(34), chr(34) * 2)}"')
+    """What an operator dreads: databases, roles and configuration are gone."""
+    clear(site.primary)
     for balancer in site.load_balancers:
         balancer.destroy()
 
@@ -124,9 +121,10 @@ def test_pulumi_up_and_epibackup_share_stack_and_catalog(epibackup: Product, sit
 
 
 def test_a_preview_shows_the_plan_and_contacts_no_host(epibackup: Product, site: Site) -> None:
-    unreachable = {name: "ssh-ed25519 AAAAnot-their-key" for name in site.cluster.hosts}
+    unreachable = dict.fromkeys(site.cluster.hosts, "ssh-ed25519 AAAAnot-their-key")
     epibackup.configure(host_keys=unreachable, ssh={"key_file": "/no/such/key"})
-    epibackup.pulumi("stack", "init", epibackup.stack)
+    made = epibackup.pulumi("stack", "init")
+    assert made.returncode == 0, made.stderr
     done = epibackup.pulumi("preview")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "postgresql-postgresql1 create" in done.stdout
@@ -142,7 +140,7 @@ def test_a_saved_plan_is_carried_out_with_the_same_run(epibackup: Product, site:
     assert epibackup.pulumi("preview", "--save-plan", plan, **run).returncode == 0
     done = epibackup.pulumi("up", "--yes", "--skip-preview", "--plan", plan, **run)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert epibackup.catalog()[0]["run"] == run["EPIBACKUP_RUN_ID"]
+    assert run["EPIBACKUP_RUN_ID"] in [entry["run"] for entry in epibackup.catalog()]
 
 
 def test_nothing_secret_is_in_state_history_or_outputs(epibackup: Product, site: Site) -> None:
@@ -196,20 +194,20 @@ def test_a_person_gets_everything_back_with_ordinary_tools(
     destroy_data(clean_site)
     folder = "/root/restore/postgresql/postgresql1"
     server = clean_site.primary
-    server.sql(host.read(f"{folder}/globals.sql").replace("CREATE ROLE postgres;", ""), "postgres")
+    for script in ("globals.sql", "databases.sql"):
+        text = host.read(f"{folder}/{script}")
+        host.run([server.tool("psql"), "-d", "postgres"], input=text, user="postgres")
     for database in json.loads(host.read(f"{folder}/databases.json")):
         if database["name"] in ("postgres", "template1"):
             continue
         restore_by_hand(clean_site, folder, database)
-    rows = "SELECT sum(n) FROM (SELECT count(*) AS n FROM customers) s"
-    assert server.sql(rows, "shop").strip() != ""
     after = clean_site.fingerprint()
     missing = [key for key in before if key.startswith("postgresql/") and key not in after]
     assert missing == []
     balancer = clean_site.load_balancers[0]
     for path in ("etc/haproxy", "etc/ssl/haproxy"):
-        with zipfile_or_tar(archive, f"haproxy/{balancer.host.name}/files.tar.zst") as data:
-            unpacked = subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True)
+        data = stored_bytes(archive, f"haproxy/{balancer.host.name}/files.tar.zst")
+        unpacked = subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True)
         balancer.host.run(["tar", "-x", "-C", "/", f"./{path}"], input=unpacked.stdout)
     balancer.start()
     assert balancer.is_running
@@ -219,41 +217,15 @@ def restore_by_hand(site: Site, folder: str, database: dict[str, str]) -> None:
     """The commands of RESTORE.md for one database."""
     server, name = site.primary, database["name"]
     stored = file_name(name)
-    options = [
-        *("-T", "template0", "-E", database["encoding"], "-O", database["owner"]),
-        *("--lc-collate", database["collate"], "--lc-ctype", database["ctype"]),
-    ]
-    environment = server.environment("postgres")
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
     server.host.run(
-        [server.tool("createdb"), *options, name], user="postgres", environment=environment
-    )
-    dump = server.host.run(["cat", f"{folder}/{stored}.dump"]).stdout
-    server.host.run(
-        [server.tool("pg_restore"), "--exit-on-error"],
-        input=dump,
+        [server.tool("pg_restore"), "--exit-on-error", "-d", f"dbname='{quoted}'"],
+        input=server.host.run(["cat", f"{folder}/{stored}.dump"]).stdout,
         user="postgres",
-        environment=server.environment(name),
     )
 
 
-def zipfile_or_tar(archive: Path, member: str) -> "Member":
-    return Member(archive, member)
-
-
-class Member:
-    """A member's bytes, by Python's own libraries."""
-
-    def __init__(self, archive: Path, member: str) -> None:
-        self._archive = archive
-        self._member = member
-
-    def __enter__(self) -> bytes:
-        if self._archive.suffix == ".zip":
-            with zipfile.ZipFile(self._archive) as archive:
-                return archive.read(self._member)
-        return subprocess.run(
-            ["tar", "xzOf", str(self._archive), self._member], capture_output=True, check=True
-        ).stdout
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def stored_bytes(archive: Path, member: str) -> bytes:
+    """A member as it is stored, by unzip or tar."""
+    command = ["unzip", "-p"] if archive.suffix == ".zip" else ["tar", "xzOf"]
+    return subprocess.run([*command, archive, member], capture_output=True, check=True).stdout

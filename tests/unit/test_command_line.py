@@ -110,6 +110,11 @@ def test_an_unknown_flag_or_command_is_refused_with_the_nearest(
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_in_the_environment_is_no_obstacle_to_other_commands() -> None:
+    done = run("config", "sample", EPIBACKUP_RUN_ID="20261122T013000Z")
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_unknown_flag_is_told_as_json_where_that_is_asked_for() -> None:
     done = run("list", "--nosuch", "--json")
     assert done.returncode == 2

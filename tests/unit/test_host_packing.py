@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.host_agent import agent_archive
+from host.command import Program
 from host.compression import Compression, choose, compressor, decompressor, gzip_filter
 from host.errors import HostError
 from host.packing import LINK_FROM_BYTES, freeze, outermost, receive_tree, send_tree
@@ -143,14 +144,16 @@ def test_a_pipeline_names_the_program_that_failed_and_not_the_one_that_was_cut_o
     tmp_path: Path,
 ) -> None:
     with (tmp_path / "out").open("wb") as out:
-        pipeline = Pipeline([["yes"], ["sh", "-c", "echo no space >&2; exit 3"]], stdout=out)
+        pipeline = Pipeline(
+            [Program(["yes"]), Program(["sh", "-c", "echo no space >&2; exit 3"])], stdout=out
+        )
         with pytest.raises(HostError, match=r"sh failed with exit code 3: no space"):
             pipeline.finish()
 
 
 def test_a_missing_program_in_a_pipeline_ends_the_others() -> None:
     with pytest.raises(HostError, match="no-such-program is missing"):
-        Pipeline([["sleep", "600"], ["no-such-program"]])
+        Pipeline([Program(["sleep", "600"]), Program(["no-such-program"])])
 
 
 @pytest.mark.parametrize(

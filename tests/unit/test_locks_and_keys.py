@@ -11,21 +11,16 @@ from pathlib import Path
 import pytest
 
 from components.ssh import SshClients, SshHost
-from engine.selection import Engine, Origin
 from program import host_keys
+from program.locks import lock_of
 from program.probe import probe
-from program.stack import BackupStack
 
 HOST = SshHost("db1", "10.0.0.1", 2222, "ops", "/key", ("ssh-ed25519 AAAA",))
 
 
-@pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BackupStack:
+@pytest.fixture(autouse=True)
+def own_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return BackupStack(
-        "nightly", Engine(Path("/pulumi"), "3.259.0", Origin.PATH, "", Origin.PATH, ())
-    )
 
 
 def write_lock(tmp_path: Path, process: int, host: str) -> None:
@@ -43,33 +38,31 @@ def write_lock(tmp_path: Path, process: int, host: str) -> None:
     )
 
 
-def test_no_lock_is_no_lock(stack: BackupStack) -> None:
-    assert stack.lock() is None
+def test_no_lock_is_no_lock() -> None:
+    assert lock_of("nightly") is None
 
 
-def test_a_lock_of_a_process_that_has_ended_is_dead(stack: BackupStack, tmp_path: Path) -> None:
+def test_a_lock_of_a_process_that_has_ended_is_dead(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
     write_lock(tmp_path, ended.pid, os.uname().nodename)
-    lock = stack.lock()
+    lock = lock_of("nightly")
     assert lock is not None
     assert lock.alive is False
     assert "it has ended" in lock.describe()
     assert "2026-11-22 01:30:00 UTC" in lock.describe()
 
 
-def test_a_number_that_another_program_has_now_is_not_the_run(
-    stack: BackupStack, tmp_path: Path
-) -> None:
+def test_a_number_that_another_program_has_now_is_not_the_run(tmp_path: Path) -> None:
     write_lock(tmp_path, os.getpid(), os.uname().nodename)
-    lock = stack.lock()
+    lock = lock_of("nightly")
     assert lock is not None
     assert lock.alive is False
 
 
-def test_a_lock_of_another_machine_may_be_alive(stack: BackupStack, tmp_path: Path) -> None:
+def test_a_lock_of_another_machine_may_be_alive(tmp_path: Path) -> None:
     write_lock(tmp_path, 1, "elsewhere")
-    lock = stack.lock()
+    lock = lock_of("nightly")
     assert lock is not None
     assert lock.alive is None
     assert "unknown" in lock.describe()

@@ -8,7 +8,14 @@ from components.postgresql.component import PostgreSQL
 from components.postgresql.host.instance import Instance, literal, quote
 from components.postgresql.host.properties import properties_sql
 from components.postgresql.host.restoring import LARGEST_NAME_BYTES, _suffixed, differences
-from components.postgresql.host.roles import creating, mentioned, names, statements
+from components.postgresql.host.roles import (
+    creating,
+    creating_tablespace,
+    mentioned,
+    names,
+    statements,
+    tablespaces,
+)
 
 GLOBALS = r'''
 --
@@ -47,6 +54,15 @@ def test_only_what_makes_the_wanted_roles_is_chosen() -> None:
     assert not any("IN DATABASE" in statement or "TABLESPACE" in statement for statement in chosen)
     assert not any(statement.startswith("ALTER ROLE postgres") for statement in chosen)
     assert not any(statement.startswith("CREATE ROLE postgres") for statement in chosen)
+
+
+def test_a_tablespace_is_made_with_its_privileges_and_no_others() -> None:
+    script = statements(GLOBALS + "GRANT ALL ON TABLESPACE fast TO app;\nGRANT app TO fast;\n")
+    assert tablespaces(script) == {"fast": "/fast"}
+    assert creating_tablespace(script, "fast") == [
+        "CREATE TABLESPACE fast OWNER app LOCATION '/fast';",
+        "GRANT ALL ON TABLESPACE fast TO app;",
+    ]
 
 
 @pytest.mark.parametrize(

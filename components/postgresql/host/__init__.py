@@ -6,7 +6,9 @@ from typing import Any, Dict, List
 
 from components.postgresql.host import describe, dump, restoring
 from components.postgresql.host.instance import Instance, quote, required
+from components.postgresql.host.properties import creation_sql, properties_sql
 from host import command
+from host.command import Program
 from host.compression import compressor
 from host.errors import HostError
 from host.packing import outermost
@@ -110,13 +112,27 @@ class PostgreSQLOnHost(HostService):
                 snapshot.add_folder(name, dumped.path, dump.size_of(dumped.path), content)
             else:
                 snapshot.add_file(dumped.path, database["bytes"], content)
-        path = snapshot.path(prefix + "databases.json")
-        with open(path, "w") as stream:
-            json.dump(databases, stream)
         content = {"always": True, "databases": True, "port": instance.port}
-        snapshot.add_file(path, os.path.getsize(path), content)
+        self._add_text(snapshot, prefix + "databases.json", json.dumps(databases), content)
+        script = self._script(databases, instance.version_number())
+        self._add_text(snapshot, prefix + "databases.sql", script, {"port": instance.port})
         keys = ("name", "bytes", "owner", "encoding", "collate", "ctype", "extensions")
         return [{key: database[key] for key in keys} for database in databases]
+
+    def _script(self, databases: List[Dict[str, Any]], version: int) -> str:
+        """What makes all databases, empty, for a person who restores without epibackup."""
+        script = "-- After globals.sql, before the dumps.\n"
+        for database in databases:
+            if database["name"] not in ("postgres", "template1"):
+                script += creation_sql(database["name"], database, version, has_tablespace=True)
+            script += properties_sql(database["name"], database)
+        return script
+
+    def _add_text(self, snapshot: Snapshot, name: str, text: str, content: Dict[str, Any]) -> None:
+        path = snapshot.path(name)
+        with open(path, "wb") as stream:
+            stream.write(command.encode(text))
+        snapshot.add_file(path, os.path.getsize(path), content)
 
     def _save_roles(self, instance: Instance, snapshot: Snapshot, prefix: str) -> None:
         path = snapshot.path(snapshot.stored_name(prefix + "globals.sql"))
@@ -125,7 +141,7 @@ class PostgreSQLOnHost(HostService):
             "--dbname=" + instance.conninfo("template1"),
         ]  # fmt: skip
         packer = compressor(snapshot.compression)
-        programs = [command.as_user(argv, instance.user), *([packer] if packer else [])]
+        programs = [Program(argv, instance.user), *([Program(packer)] if packer else [])]
         with open(path, "wb") as stored:
             Pipeline(
                 programs,

@@ -16,21 +16,27 @@ COMPANION_UNITS = ["repmgr*.service", "pgbouncer*.service"]
 
 def summary(instance: Instance) -> Dict[str, Any]:
     """Version, role, locale, encoding, checksums and files of a server."""
-    standby = instance.in_recovery()
-    described = {
-        "version": instance.setting("server_version").split()[0],
-        "version_number": instance.version_number(),
-        "role": "standby" if standby else "primary",
-        "port": instance.port,
-        "data_directory": instance.data_directory,
-        "config_file": instance.setting("config_file"),
-        "data_checksums": instance.setting("data_checksums") == "on",
-        "encoding": instance.setting("server_encoding"),
-        "programs": instance.programs,
-    }
+    (row,) = instance.query(
+        """
+        SELECT split_part(current_setting('server_version'), ' ', 1) AS version,
+          current_setting('server_version_num')::int AS version_number,
+          pg_is_in_recovery() AS standby,
+          current_setting('config_file') AS config_file,
+          current_setting('data_checksums') = 'on' AS data_checksums,
+          current_setting('server_encoding') AS encoding,
+          (SELECT conninfo FROM pg_stat_wal_receiver LIMIT 1) AS sender
+        """
+    )
+    standby, sender = row.pop("standby"), row.pop("sender")
+    described = dict(
+        row,
+        role="standby" if standby else "primary",
+        port=instance.port,
+        data_directory=instance.data_directory,
+        programs=instance.programs,
+    )
     if standby:
-        sender = instance.query("SELECT conninfo FROM pg_stat_wal_receiver")
-        described["follows"] = _host_of(str(sender[0]["conninfo"])) if sender else None
+        described["follows"] = _host_of(sender) if sender else None
     return described
 
 
@@ -94,16 +100,19 @@ def _contents(instance: Instance, database: str) -> Dict[str, Any]:
 
 def configuration_paths(instance: Instance) -> List[str]:
     """Configuration files wherever they live: server, repmgr, PgBouncer, units, .pgpass."""
-    config_file = instance.setting("config_file")
-    paths = [config_file, instance.setting("hba_file"), instance.setting("ident_file")]
-    rows = instance.query("SELECT DISTINCT sourcefile FROM pg_settings WHERE sourcefile <> ''")
-    paths += [str(row["sourcefile"]) for row in rows]
-    for name in ("ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file"):
-        value = instance.setting(name)
-        if value:
-            paths.append(os.path.join(instance.data_directory, value))
-    if os.path.dirname(config_file) != instance.data_directory:
-        paths.append(os.path.dirname(config_file))
+    rows = instance.query(
+        """
+        SELECT setting AS path FROM pg_settings WHERE setting <> '' AND name IN
+          ('config_file', 'hba_file', 'ident_file', 'ssl_cert_file', 'ssl_key_file',
+           'ssl_ca_file', 'ssl_crl_file')
+        UNION SELECT sourcefile FROM pg_settings WHERE sourcefile <> ''
+        """
+    )
+    # Certificates may be named relative to the data directory; absolute paths stay as they are.
+    paths = [os.path.join(instance.data_directory, str(row["path"])) for row in rows]
+    config_folder = os.path.dirname(instance.setting("config_file"))
+    if config_folder != instance.data_directory:
+        paths.append(config_folder)
     patterns = [
         os.path.join(glob.escape(instance.data_directory), "*.conf"),
         os.path.join(glob.escape(instance.data_directory), "*.signal"),

@@ -1,5 +1,6 @@
 """Dumps of single databases, consistent and counted."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from typing import IO, Any, Dict, List, NamedTuple, Optional
 
 from components.postgresql.host.instance import OPEN_STDIN, Instance, quote
 from host import command
+from host.command import Program
 from host.compression import compressor, decompressor
 from host.errors import HostError
 from host.packing import folder_bytes, free_bytes
@@ -43,20 +45,21 @@ class Session:
 
     def __init__(self, instance: Instance, database: str) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+        psql = Program(
+            [
+                instance.program("psql"), "--no-psqlrc", "--no-password", "--quiet",
+                "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
+                "--dbname=" + instance.conninfo(database), "--file=-",
+            ],
+            instance.user,
+        )  # fmt: skip
         self._process = command.start(
-            command.as_user(
-                [
-                    instance.program("psql"), "--no-psqlrc", "--no-password", "--quiet",
-                    "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
-                    "--dbname=" + instance.conninfo(database), "--file=-",
-                ],
-                instance.user,
-            ),
+            psql,
             stdin=subprocess.PIPE,
             stderr=self._errors,
             directory="/",
             extra_environment=instance.environment(),
-        )  # fmt: skip
+        )
 
     def ask(self, sql: str) -> str:
         """Run one statement; returns what it prints. Raises HostError if the session ended."""
@@ -79,8 +82,13 @@ class Session:
     def close(self) -> None:
         """End the session and its transaction."""
         if self._process.stdin:
-            self._process.stdin.close()
-        command.end(self._process)
+            # psql ends when its input does; where it has ended already, there is no pipe left.
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            command.end(self._process)
         self._errors.close()
 
 
@@ -175,16 +183,16 @@ def _start_to_file(
     dump = _dump_command(instance, name, options)
     with open(path, "wb") as stored:
         return Pipeline(
-            [dump, packer] if packer else [dump],
+            [dump, *([Program(packer)] if packer else [])],
             stdout=stored,
             directory="/",
             extra_environment=instance.environment(),
         )
 
 
-def _dump_command(instance: Instance, name: str, options: List[str]) -> List[str]:
+def _dump_command(instance: Instance, name: str, options: List[str]) -> Program:
     argv = [instance.program("pg_dump"), *options, "--dbname=" + instance.conninfo(name)]
-    return command.as_user(argv, instance.user)
+    return Program(argv, instance.user)
 
 
 class _Watch:
@@ -251,7 +259,7 @@ def list_contents(instance: Instance, path: str) -> str:
         return instance.run_on(path, argv)
     with open(path, "rb") as dump:
         # pg_restore reads only the beginning: the unpacker's end by SIGPIPE is no failure.
-        source = command.start(unpacker, stdin=dump, stderr=subprocess.DEVNULL)
+        source = command.start(Program(unpacker), stdin=dump, stderr=subprocess.DEVNULL)
     try:
         return command.run(
             argv, stdin=source.stdout, extra_environment=instance.environment()

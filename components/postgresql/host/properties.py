@@ -5,6 +5,26 @@ from typing import Any, Dict
 from components.postgresql.host.instance import literal, quote
 
 
+def creation_sql(name: str, saved: Dict[str, Any], version: int, has_tablespace: bool) -> str:
+    """The statement that makes an empty database with a saved one's encoding, locale and owner.
+
+    version: of the server it is for, as in 150020. has_tablespace: whether it has the saved one.
+    """
+    options = [
+        "TEMPLATE = template0",
+        "OWNER = " + quote(saved["owner"]),
+        "ENCODING = " + literal(saved["encoding"]),
+    ]
+    if saved["collate"] is not None:
+        options.append("LC_COLLATE = " + literal(saved["collate"]))
+        options.append("LC_CTYPE = " + literal(saved["ctype"]))
+    if saved["locale_provider"] == "i" and version >= 150000:
+        options += ["LOCALE_PROVIDER = icu", "ICU_LOCALE = " + literal(saved["icu_locale"])]
+    if has_tablespace:
+        options.append("TABLESPACE = " + quote(saved["tablespace"]))
+    return "CREATE DATABASE %s WITH %s;\n" % (quote(name), " ".join(options))
+
+
 def properties_sql(name: str, saved: Dict[str, Any]) -> str:
     """What belongs to a database as a whole and is in no dump of it."""
     target = quote(name)

@@ -7,12 +7,12 @@ ones stay as `<name>.before-<run>` until they are dropped on request.
 import hashlib
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from components.postgresql.host import dump, roles
 from components.postgresql.host.configuration import configuration_steps
 from components.postgresql.host.instance import Instance, instances, literal, quote
-from components.postgresql.host.properties import properties_sql
+from components.postgresql.host.properties import creation_sql, properties_sql
 from host import command
 from host.errors import HostError
 from host.service import Delivered, Restoration, Step
@@ -78,17 +78,19 @@ class _Databases:
         self._named: List[str] = restoration.options.get("parts") or []
         self._jobs = int(restoration.options.get("jobs") or min(8, os.cpu_count() or 1))
         self._version = instance.version_number()
-        self._created_roles: List[str] = []
+        self._created: List[Tuple[str, str]] = []
 
     def steps(self) -> List[Step]:
         """Check, make roles, fill, compare; only then swap all."""
-        existing = {
-            row["name"] for row in self._instance.query("SELECT datname AS name FROM pg_database")
-        }
+        existing = self._existing("pg_database", "datname")
         chosen = [member for member in self._members if self._wanted(member)]
         planned = [self._check_step(member) for member in chosen]
         planned.append(
-            Step("create the roles that are missing", self._create_roles, self._drop_roles)
+            Step(
+                "create the roles and tablespaces that are missing",
+                self._create_globals,
+                self._drop_globals,
+            )
         )
         for member in chosen:
             planned += self._fill_steps(member)
@@ -150,31 +152,51 @@ class _Databases:
 
         return Step("check the dump of %s with pg_restore" % member.content["database"], check)
 
-    def _create_roles(self) -> None:
+    def _create_globals(self) -> None:
         if not self._globals:
             return
         with open(self._globals[0].path, encoding="utf-8", errors="surrogateescape") as stream:
             script = roles.statements(stream.read())
-        existing = {
-            row["name"] for row in self._instance.query("SELECT rolname AS name FROM pg_roles")
-        }
-        missing = [name for name in roles.names(script) if name not in existing]
+        needed = ""
         if self._named:
-            schema = "\n".join(
+            needed = "\n".join(
                 self._schema(member) + json.dumps(self._properties(member), ensure_ascii=False)
                 for member in self._members
                 if self._wanted(member)
             )
-            missing = [name for name in missing if roles.mentioned(name, schema)]
+        missing = [
+            name
+            for name in roles.names(script)
+            if name not in self._existing("pg_roles", "rolname")
+            and (not self._named or roles.mentioned(name, needed))
+        ]
         if missing:
             self._restoration.say("creating the roles " + ", ".join(missing))
             made = roles.creating(script, set(missing))
             self._instance.psql("BEGIN;\n%s\nCOMMIT;\n" % "\n".join(made))
-            self._created_roles = missing
+            self._created += [("ROLE", name) for name in missing]
+        self._create_tablespaces(script, needed)
 
-    def _drop_roles(self) -> None:
-        for name in reversed(self._created_roles):
-            self._instance.psql("DROP ROLE IF EXISTS " + quote(name))
+    def _create_tablespaces(self, script: List[str], needed: str) -> None:
+        """Make missing tablespaces where their folders are there: on another disk layout nobody
+        here can know the right place, and `_tablespace_options` does without."""
+        for name, folder in roles.tablespaces(script).items():
+            if name in self._existing("pg_tablespace", "spcname") or not os.path.isdir(folder):
+                continue
+            if self._named and not roles.mentioned(name, needed):
+                continue
+            self._restoration.say("creating the tablespace %s in %s" % (name, folder))
+            for statement in roles.creating_tablespace(script, name):
+                self._instance.psql(statement)
+            self._created.append(("TABLESPACE", name))
+
+    def _existing(self, catalog: str, column: str) -> Set[str]:
+        rows = self._instance.query("SELECT %s AS name FROM %s" % (column, catalog))
+        return {str(row["name"]) for row in rows}
+
+    def _drop_globals(self) -> None:
+        for kind, name in reversed(self._created):
+            self._instance.psql("DROP %s IF EXISTS %s" % (kind, quote(name)))
 
     def _schema(self, member: Delivered) -> str:
         """The SQL of a dump without data, to see which roles and tablespaces it needs."""
@@ -240,16 +262,13 @@ class _Databases:
 
     def _tablespace_options(self, member: Delivered) -> List[str]:
         """Leave tablespaces out if this server has not all that the dump names."""
-        here = {
-            row["name"] for row in self._instance.query("SELECT spcname AS name FROM pg_tablespace")
-        }
         named = {
             roles.plain(line.split(" = ", 1)[1].rstrip(";"))
             for line in self._schema(member).splitlines()
             if line.startswith("SET default_tablespace = ")
             and line != "SET default_tablespace = '';"
         }
-        missing = sorted(named - here)
+        missing = sorted(named - self._existing("pg_tablespace", "spcname"))
         if missing:
             self._restoration.warn(
                 "this server has no tablespace %s: its tables of %s are put into the default one"
@@ -260,21 +279,9 @@ class _Databases:
 
     def _create(self, name: str, saved: Dict[str, Any]) -> None:
         """An empty database with the saved one's encoding, locale and owner."""
-        options = [
-            "TEMPLATE = template0",
-            "OWNER = " + quote(saved["owner"]),
-            "ENCODING = " + literal(saved["encoding"]),
-        ]
-        if saved["collate"] is not None:
-            options.append("LC_COLLATE = " + literal(saved["collate"]))
-            options.append("LC_CTYPE = " + literal(saved["ctype"]))
-        if saved["locale_provider"] == "i" and self._version >= 150000:
-            options += ["LOCALE_PROVIDER = icu", "ICU_LOCALE = " + literal(saved["icu_locale"])]
-        tablespaces = self._instance.query("SELECT spcname AS name FROM pg_tablespace")
-        if {"name": saved["tablespace"]} in tablespaces:
-            options.append("TABLESPACE = " + quote(saved["tablespace"]))
+        has_tablespace = saved["tablespace"] in self._existing("pg_tablespace", "spcname")
         self._drop(name)
-        self._instance.psql("CREATE DATABASE %s WITH %s" % (quote(name), " ".join(options)))
+        self._instance.psql(creation_sql(name, saved, self._version, has_tablespace))
 
     def _swap_step(self, member: Delivered, replaces: bool) -> Step:
         target = self._target_name(member)

@@ -1,4 +1,4 @@
-"""Roles of a saved server: which are missing, and the statements that make them.
+"""Roles and tablespaces of a saved server, and the statements that make the missing ones.
 
 `pg_dumpall --globals-only` has each role of the server, among them those every server has
 (`CREATE ROLE postgres` always fails). Roles that exist are left as they are: changing their
@@ -6,7 +6,7 @@ passwords or rights is no part of getting data back.
 """
 
 import re
-from typing import List, Set
+from typing import Dict, List, Set
 
 from components.postgresql.host.instance import quote
 
@@ -14,6 +14,7 @@ NAME = r'("(?:[^"]|"")*"|[^\s;]+)'
 CREATE = re.compile(r"CREATE ROLE " + NAME)
 SUBJECT = re.compile(r"(?:ALTER ROLE|COMMENT ON ROLE) " + NAME)
 IN_DATABASE = re.compile(r"ALTER ROLE " + NAME + " IN DATABASE ")
+TABLESPACE = re.compile(r"CREATE TABLESPACE " + NAME + r" OWNER .* LOCATION '((?:[^']|'')*)';")
 MEMBERSHIP = re.compile(r"GRANT " + NAME + " TO " + NAME)
 
 
@@ -37,6 +38,22 @@ def names(script: List[str]) -> List[str]:
     """The roles that a script creates, unquoted."""
     matches = (CREATE.match(statement) for statement in script)
     return [plain(match.group(1)) for match in matches if match]
+
+
+def tablespaces(script: List[str]) -> Dict[str, str]:
+    """The tablespaces that a script creates: their names, unquoted, and their folders."""
+    matches = (TABLESPACE.match(statement) for statement in script)
+    return {plain(match.group(1)): match.group(2).replace("''", "'") for match in matches if match}
+
+
+def creating_tablespace(script: List[str], name: str) -> List[str]:
+    """The statements that make a tablespace, with its settings and privileges."""
+    pattern = re.compile(
+        r"(?:CREATE TABLESPACE|ALTER TABLESPACE|COMMENT ON TABLESPACE|"
+        r"(?:GRANT|REVOKE) .* ON TABLESPACE) (?:%s|%s)(?![\w\"])"
+        % (re.escape(quote(name)), re.escape(name))
+    )
+    return [statement for statement in script if pattern.match(statement)]
 
 
 def mentioned(role: str, schema_sql: str) -> bool:

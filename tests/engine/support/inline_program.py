@@ -1,10 +1,18 @@
-"""A Pulumi program that is served to a CLI, as the Automation API does it."""
+"""Pulumi programs that are served to a CLI, as the Automation API does it.
 
+Run as a module, this imports Pulumi, which takes half a second, and then serves one program after
+the other, each in a fork of its own: it reads the resources of a program from stdin (pickled), and
+writes port and process of the fork to stdout.
+"""
+
+import os
+import pickle
+import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -39,11 +47,21 @@ class Output:
     name: str
 
 
-def serve(resources: "Sequence[Resource]", port: Connection) -> None:
-    """Serve a program that makes these resources, until this process is killed.
+def main() -> None:
+    """Serve programs until stdin ends."""
+    # Forks are killed by whoever asked for them; nobody waits for them.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        try:
+            resources = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the tests' own process
+        except EOFError:
+            return
+        if os.fork() == 0:
+            _serve(resources)
 
-    :param port: the port is sent there.
-    """
+
+def _serve(resources: "Sequence[Resource]") -> None:
+    """Serve the program that makes these resources, until this process is killed."""
 
     def program() -> None:
         made: dict[str, pulumi.CustomResource] = {}
@@ -57,8 +75,10 @@ def serve(resources: "Sequence[Resource]", port: Connection) -> None:
     limit = ("grpc.max_receive_message_length", 400 * 1024 * 1024)
     server = grpc.server(ThreadPoolExecutor(4), options=[limit])
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
-    port.send(server.add_insecure_port("127.0.0.1:0"))
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    sys.stdout.write(f"{port} {os.getpid()}\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 
@@ -74,3 +94,10 @@ def _input(item: Any, made: dict[str, pulumi.CustomResource]) -> Any:
             return [_input(member, made) for member in item]
         case _:
             return item
+
+
+if __name__ == "__main__":
+    # Under the name by which the pickled classes are known.
+    from tests.engine.support import inline_program
+
+    inline_program.main()

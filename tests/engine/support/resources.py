@@ -1,10 +1,14 @@
 """Resources of the `command` provider, described as data."""
 
 import json
-import multiprocessing
+import os
+import pickle
+import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from tests.engine.support import inline_program
@@ -25,10 +29,6 @@ for item in json.loads(Path("resources.json").read_text()):
     made[item["name"]] = kinds[item["kind"]](item["name"], opts=options, **item["inputs"])
 """
 
-# Importing Pulumi takes half a second; each run is a fork of a process that has done so.
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([inline_program.__name__])
-
 
 @dataclass(frozen=True)
 class Resource:
@@ -46,12 +46,44 @@ def local(name: str, *after: str, **inputs: Any) -> Resource:
     return Resource(name, "local", inputs, list(after))
 
 
+class ProgramServer:
+    """A process that serves programs to CLIs: see `inline_program`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", inline_program.__name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def serve(self, resources: tuple[Resource, ...]) -> tuple[int, int]:
+        """Serve the program that makes these resources; return its port and its process."""
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests
+        assert answers
+        pickle.dump(resources, requests)
+        requests.flush()
+        port, process = answers.readline().split()
+        return int(port), int(process)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
 class CommandProject(Project):
     """A project with resources of the `command` provider.
 
     The CLI gets its program as from Pulumi's Automation API and needs no language host: that is
     faster, and leaves the provider as the only thing that is tested.
     """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], pulumi: Path, programs: ProgramServer
+    ) -> None:
+        super().__init__(folder, environment, pulumi)
+        self._programs = programs
 
     def up_with(self, *resources: Resource, flags: tuple[str, ...] = ()) -> Run:
         """Update the stack so that it has these resources."""
@@ -66,15 +98,11 @@ class CommandProject(Project):
     ) -> Run:
         if not (self.folder / "Pulumi.yaml").exists():
             self.write("")
-        ours: Connection
-        ours, theirs = _forks.Pipe()
-        program = _forks.Process(target=inline_program.serve, args=(resources, theirs))
-        program.start()
+        port, program = self._programs.serve(resources)
         try:
-            return self.run(command, f"--client=127.0.0.1:{ours.recv()}", *flags, stack=STACK)
+            return self.run(command, f"--client=127.0.0.1:{port}", *flags, stack=STACK)
         finally:
-            program.kill()
-            program.join()
+            os.kill(program, signal.SIGKILL)
 
     def start_with(self, *resources: Resource) -> "subprocess.Popen[str]":
         """Start the update to these resources, with a language host and a program of its own."""
