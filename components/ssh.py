@@ -80,7 +80,7 @@ class SshClients:
             for socket in Path(self._folder.name).glob("*.socket"):
                 # The host name is not used, but ssh wants one.
                 subprocess.run(
-                    ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "-"],
+                    ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "any"],
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     check=False,

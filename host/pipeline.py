@@ -85,6 +85,10 @@ class Pipeline:
         if failures:
             raise failures[0][1]
 
+    def has_failed(self) -> bool:
+        """Whether a program has ended with an error already."""
+        return any(stage.process.poll() not in (None, 0) for stage in self._stages)
+
     def end(self) -> None:
         """Stop all programs, whatever they are doing."""
         for stage in self._stages:

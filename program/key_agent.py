@@ -6,12 +6,10 @@ socket.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from components.errors import EpibackupError, UsageError
 from components.ssh import private_folder
 from program.project import ROOT, backend_url
 
-PR_SET_PDEATHSIG = 1
 KEY_LIFE_SECONDS = 48 * 3600
 """Longer than any run; after it the agent forgets the keys, should it outlive us."""
 
@@ -42,24 +39,27 @@ def lend_keys(stack: str, key_files: Iterable[str]) -> Iterator[None]:
         return
     path = socket_path(stack)
     path.unlink(missing_ok=True)
-    agent = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", str(path), "-t", str(KEY_LIFE_SECONDS)],
-        stdin=subprocess.DEVNULL,
+    # An agent that runs a command ends when the command has ended (ssh-agent(1)), and this one
+    # ends with its standard input, so with us. PR_SET_PDEATHSIG does not do: ssh-agent is setgid.
+    command = ["sh", "-c", 'echo "$SSH_AGENT_PID"; exec cat']
+    with subprocess.Popen(
+        ["ssh-agent", "-a", str(path), "-t", str(KEY_LIFE_SECONDS), *command],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent,
-    )
-    try:
-        # ssh-agent prints its settings when it listens.
-        if not agent.stdout or not agent.stdout.readline():
+        text=True,
+    ) as waiting:
+        agent = waiting.stdout.readline().strip() if waiting.stdout else ""
+        if not agent.isdigit():
             raise EpibackupError("ssh-agent did not start", "install the OpenSSH client")
-        for file in files:
-            _add(path, file)
-        yield
-    finally:
-        agent.terminate()
-        agent.wait()
-        path.unlink(missing_ok=True)
+        try:
+            for file in files:
+                _add(path, file)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(agent), signal.SIGTERM)
+            path.unlink(missing_ok=True)
 
 
 def _add(socket: Path, file: str) -> None:
@@ -79,9 +79,3 @@ def _add(socket: Path, file: str) -> None:
             "a key with a passphrase has to be in your own ssh-agent: ssh-add it, and set "
             "epibackup:ssh agent: true",
         )
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end the agent with us, should we be killed (prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

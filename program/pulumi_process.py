@@ -11,7 +11,8 @@ from pulumi.automation import CommandResult, OnOutput, PulumiCommand
 from pulumi.automation.errors import create_command_error
 from semver import VersionInfo
 
-from engine.selection import Engine
+from engine import Engine
+from program.death import dying_with_parent
 
 
 class PulumiProcess(PulumiCommand):
@@ -44,7 +45,8 @@ class PulumiProcess(PulumiCommand):
     ) -> CommandResult:
         """See PulumiCommand.run."""
         self._process = subprocess.Popen(
-            [self.command, "--non-interactive", *args],
+            # Killed with us: without its program, which runs here, it would only go on waiting.
+            [*dying_with_parent(signal.SIGKILL), self.command, "--non-interactive", *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

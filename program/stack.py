@@ -14,8 +14,7 @@ from pulumi.automation.events import EngineEvent
 
 from components.errors import EpibackupError, Interrupted, Locked, NotFound
 from components.outcome import read_error
-from engine.errors import EngineError
-from engine.selection import Engine, obtain
+from engine import Engine, EngineError, obtain
 from program import project
 from program.locks import lock_of
 from program.plan import Plan

@@ -24,7 +24,6 @@ from components.archive.restore_notes import PATH as NOTES_PATH
 from components.archive.restore_notes import restore_notes
 from components.errors import (
     EpibackupError,
-    PreflightRefused,
     TargetUnreachable,
     VerificationFailed,
 )
@@ -112,7 +111,7 @@ def _check_space(target: Target, sources: Sequence[Source]) -> None:
         (source.expected_bytes or 0) // (10 if source.kind == "tree" else 1) for source in sources
     )
     if free is not None and free < least:
-        raise PreflightRefused(
+        raise TargetUnreachable(
             f"the archive needs at least {size_text(least)} and {target.url} has "
             f"{size_text(free)} free",
             "free space there, or choose another target",

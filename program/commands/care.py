@@ -9,7 +9,7 @@ from rich.prompt import Confirm
 
 from components.errors import EpibackupError, Locked, NotFound, UsageError
 from components.ssh import SshClients
-from engine.selection import find
+from engine import find
 from program import output, project
 from program.agent import AgentOnHost
 from program.commands.backup import plan_for, settings_for

@@ -1,6 +1,7 @@
 """Fixtures: the engine (built once), an sshd, and projects."""
 
 import os
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 import engine
 from engine.selection import FORCE_VARIABLE
+from tests.engine.support.environments import borrow_packages
 from tests.engine.support.projects import Project
 from tests.engine.support.resources import CommandProject, ProgramServer, Resource
 from tests.engine.support.sshd import Keys, Sshd, connection_to, install_openssh, run_sshd
@@ -54,6 +56,15 @@ def project(
 ) -> Project:
     """An empty project."""
     return Project(tmp_path / "project", engine_environment, embedded_engine.pulumi)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment of its own, which borrows the packages of this one."""
+    place = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(place, symlinks=True)
+    borrow_packages(place)
+    return place
 
 
 @pytest.fixture(scope="session")

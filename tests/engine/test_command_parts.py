@@ -12,6 +12,7 @@ from engine.command_provider.globbing import find_assets
 from engine.command_provider.redaction import MARK, Redactor, quoted, redactor_for
 from engine.command_provider.values import (
     UNKNOWN,
+    archive,
     asset,
     contains_secret,
     from_struct,
@@ -93,6 +94,24 @@ def test_defaults_of_a_connection_and_its_proxy_are_filled_in_and_it_is_secret()
 def test_inputs_that_cannot_be_used_are_named(inputs: dict[str, object], path: str) -> None:
     _, failures = schema.check("command:remote:Command", inputs)
     assert [failure.property for failure in failures] == [path]
+
+
+@pytest.mark.parametrize(
+    ("source", "is_accepted"),
+    [
+        (asset("/file", "1"), True),
+        ({**asset("", "1"), "text": "content"}, True),
+        ({**asset("", "1"), "uri": "https://host/file"}, False),
+        ({**archive({}), "path": "/folder"}, True),
+        (archive({"a": asset("/file", "1")}), False),
+        (UNKNOWN, True),
+        ("/file", False),
+    ],
+)
+def test_only_sources_that_lie_here_can_be_copied(source: object, is_accepted: bool) -> None:
+    inputs = {"connection": {"host": "h"}, "remotePath": "/there", "source": source}
+    _, failures = schema.check("command:remote:CopyToRemote", inputs)
+    assert (failures == []) == is_accepted
 
 
 def test_unknown_inputs_are_no_failures() -> None:

@@ -112,6 +112,10 @@ class Product:
         """What is on the target, unfinished files included."""
         return sorted(path.name for path in self.target.iterdir())
 
+    def published(self) -> list[str]:
+        """What a person sees on the target."""
+        return [name for name in self.archives() if not name.startswith(".")]
+
     def pulumi(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run the Pulumi CLI by hand, as `eval "$(epibackup engine env)"` lets a user do."""
         script = 'eval "$("$0" engine env)"; exec pulumi "$@" --non-interactive'

@@ -79,6 +79,10 @@ class Session:
         self._errors.seek(0)
         raise HostError("psql ended: " + command.last_lines(command.decode(self._errors.read())))
 
+    def abort(self) -> None:
+        """End the session from another thread, even while it waits for a lock."""
+        command.end(self._process)
+
     def close(self) -> None:
         """End the session and its transaction."""
         if self._process.stdin:
@@ -143,14 +147,15 @@ def _dump(
             path = snapshot.path(snapshot.stored_name(base + ".dump"))
             dump = _start_to_file(instance, snapshot, name, [*options, "-Fc"], path)
         rows = None
-        watched = _Watch(dump, path, stop)
+        watched = _Watch(dump, session, path, stop)
         try:
             if snapshot.settings.get("count_rows", True):
                 rows = count_rows(session)
             dump.finish()
         except HostError as error:
+            cause = _failure(dump) or error
             raise watched.reason() or HostError(
-                "the dump of database %s failed: %s" % (name, error.message), error.hint
+                "the dump of database %s failed: %s" % (name, cause.message), cause.hint
             ) from None
         finally:
             dump.end()
@@ -195,11 +200,23 @@ def _dump_command(instance: Instance, name: str, options: List[str]) -> Program:
     return Program(argv, instance.user)
 
 
-class _Watch:
-    """Ends a dump when the disk gets too full, or when another dump has failed."""
+def _failure(dump: Pipeline) -> Optional[HostError]:
+    """Why pg_dump or its compressor failed; None if it was not they who failed."""
+    if dump.has_failed():
+        try:
+            dump.finish()
+        except HostError as error:
+            return error
+    return None
 
-    def __init__(self, dump: Pipeline, path: str, stop: threading.Event) -> None:
+
+class _Watch:
+    """Ends a dump and its session when the disk gets too full, when another dump has failed, or
+    when the dump has failed while the session still waits for a lock."""
+
+    def __init__(self, dump: Pipeline, session: Session, path: str, stop: threading.Event) -> None:
         self._dump = dump
+        self._session = session
         self._path = path
         self._stop = stop
         self._done = threading.Event()
@@ -215,8 +232,9 @@ class _Watch:
                     % (RESERVE_BYTES >> 20, self._path),
                     "free space, or set epibackup:host_directory to a folder on a larger disk",
                 )
-            if self._reason or self._stop.is_set():
+            if self._reason or self._stop.is_set() or self._dump.has_failed():
                 self._dump.end()
+                self._session.abort()
                 return
 
     def reason(self) -> Optional[HostError]:
