@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List
 
 from host import compression, packing, swap
 from host.errors import HostError
-from host.service import Delivered, HostService, Restoration, run_steps, service_class
+from host.service import Delivered, HostService, Restoration, Step, run_steps, service_class
 from host.snapshot import FORMAT, Snapshot, public
 from host.store import Leftover, Store, read_json, write_json
 
@@ -116,7 +116,7 @@ def release(store: Store, run: str) -> Dict[str, Any]:
 
 def free(store: Store, leftover: Leftover) -> bool:
     """Remove a snapshot or a delivery; False if it is in use."""
-    if leftover.kind == "restore" and swap.is_unfinished(leftover.path):
+    if leftover.kind == "restore" and swap.unfinished(leftover.path):
         return False
     found = service_class(leftover.service)
     if found and leftover.kind == "snapshots":
@@ -172,11 +172,8 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
         say,
     )
     with store.lock(service, "restore of run " + run):
-        for leftover in store.leftovers():
-            if leftover.kind == "restore" and leftover.service == service:
-                for path in swap.recover(leftover.path):
-                    restoration.warn("an earlier restore was killed; its %s is back" % path)
-        steps = service_of(service).restore(restoration)
+        steps = recovery_steps(store, service, restoration)
+        steps += service_of(service).restore(restoration)
         if not request.get("dry_run", False):
             os.makedirs(folder, mode=0o700, exist_ok=True)
             run_steps(steps, say)
@@ -189,6 +186,26 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
         "warnings": restoration.warnings,
         "kept": restoration.kept,
     }
+
+
+def recovery_steps(store: Store, service: str, restoration: Restoration) -> List[Step]:
+    """What has to be put back first, because a restore of this service was killed."""
+
+    def step(folder: str) -> Step:
+        def put_back() -> None:
+            for path in swap.recover(folder):
+                restoration.warn("an earlier restore was killed; its %s is back" % path)
+
+        paths = ", ".join(swap.unfinished(folder))
+        return Step("put back what a restore that was killed has replaced: " + paths, put_back)
+
+    return [
+        step(leftover.path)
+        for leftover in store.leftovers()
+        if leftover.kind == "restore"
+        and leftover.service == service
+        and swap.unfinished(leftover.path)
+    ]
 
 
 def discover(service: str) -> Dict[str, Any]:

@@ -94,17 +94,17 @@ class Swap:
         return "%s.new-%s" % (path, self._run)
 
 
-def is_unfinished(folder: str) -> bool:
-    """Whether a restore was killed after it had begun to swap."""
-    return os.path.exists(os.path.join(folder, JOURNAL))
+def unfinished(folder: str) -> List[str]:
+    """The live paths that a restore was swapping when it was killed; empty if it was not."""
+    try:
+        return list(read_json(os.path.join(folder, JOURNAL))["paths"])
+    except FileNotFoundError:
+        return []
 
 
 def recover(folder: str) -> List[str]:
     """Undo the swap of a restore that was killed in it; returns the paths that are back."""
-    try:
-        journal = read_json(os.path.join(folder, JOURNAL))
-    except FileNotFoundError:
-        return []
+    journal = read_json(os.path.join(folder, JOURNAL))
     swap = Swap(folder, folder, [], journal["run"])
     swap.changed = list(journal["paths"])
     swap.back()

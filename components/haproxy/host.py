@@ -200,10 +200,13 @@ class HAProxyOnHost(HostService):
     def _paths(self, configs: List[str]) -> List[str]:
         """All files and folders that make up this HAProxy."""
         paths = []
-        for config in configs:
+        # Software collections have their own folder, and links to it from the usual one.
+        usual = [DEFAULT_CONFIG] if os.path.lexists(DEFAULT_CONFIG) else []
+        for config in [*configs, *usual]:
             for path in {config, os.path.realpath(config)}:
                 folder = os.path.dirname(path)
                 paths.append(folder if "haproxy" in os.path.basename(folder) else path)
+        for config in configs:
             paths.extend(referenced(config))
         for pattern in COMPANIONS:
             paths.extend(glob.glob(pattern))

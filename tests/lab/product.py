@@ -1,9 +1,11 @@
 """The product as a user runs it, against a cluster of the lab."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +148,44 @@ class Product:
             for name, host in self.cluster.hosts.items()
             if (lines := host.run(find, check=False).stdout.split())
         }
+
+
+def build_directory(folder: Path, cluster: Cluster, groups: Mapping[str, list[str]]) -> Path:
+    """A build directory of one's own making: some hosts of a cluster in other groups."""
+    folder.mkdir()
+    lines = []
+    for group, names in groups.items():
+        lines.append(f"[{group}]")
+        for name in names:
+            host = cluster.hosts[name]
+            lines.append(f"{name} ansible_host={host.address} ansible_port={host.ssh_port}")
+    lines += [
+        "[all:vars]",
+        "ansible_user=operations",
+        f"ansible_ssh_private_key_file={cluster.private_key}",
+    ]
+    (folder / "inventory").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def rewrite_member(archive: Path, member: str, data: bytes) -> None:
+    """Change a member of a zip and the manifest with it, so that every checksum is right: what a
+    fault of the program, or somebody who means harm, could have stored."""
+    with zipfile.ZipFile(archive) as old:
+        stored = {name: old.read(name) for name in old.namelist()}
+    manifest = json.loads(stored["manifest.json"])
+    for service in manifest["services"]:
+        for host in service["hosts"]:
+            for found in host["members"]:
+                if found["path"] == member:
+                    digest = hashlib.sha256(data).hexdigest()
+                    found["parts"] = [{"path": member, "bytes": len(data), "sha256": digest}]
+                    found["stored_bytes"] = len(data)
+                    stored[member] = data
+    stored["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(archive, "w") as new:
+        for name, content in stored.items():
+            new.writestr(name, content)
 
 
 @contextmanager

@@ -118,9 +118,9 @@ class _Configuration:
     def _problems(self) -> List[str]:
         """What the server finds wrong with its files (views since 9.5 and 10)."""
         rows = self._instance.query(
-            "SELECT sourcefile || ':' || sourceline || ': ' || error AS problem "
-            "FROM pg_file_settings WHERE error IS NOT NULL AND (name IS NULL OR name NOT IN "
-            "(SELECT name FROM pg_settings WHERE pending_restart)) "
+            "SELECT sourcefile || ':' || sourceline || ': ' || coalesce(name || ': ', '') || error "
+            "AS problem FROM pg_file_settings WHERE error IS NOT NULL AND (name IS NULL OR "
+            "name NOT IN (SELECT name FROM pg_settings WHERE pending_restart)) "
             "UNION ALL SELECT 'pg_hba.conf:' || line_number || ': ' || error "
             "FROM pg_hba_file_rules WHERE error IS NOT NULL"
         )

@@ -100,7 +100,7 @@ class _Databases:
                 raise HostError(
                     "there is a database %s already: this run was restored before"
                     % self._before(target),
-                    "drop it if it is no longer needed (epibackup clean --before), or rename it",
+                    "drop it if it is no longer needed (epibackup clean --discard), or rename it",
                 )
             planned.append(self._swap_step(member, target in existing))
         return planned
