@@ -2,6 +2,9 @@
 #   make backup                                  against a demo cluster that it starts itself
 #   make backup BUILD=/path/to/build TARGET=/to  against a real cluster
 
+# Three files of tests at a time: most of them wait for hosts. A part: PYTEST_FLAGS=tests/unit
+PYTEST_FLAGS ?= --numprocesses=3 --dist=loadfile
+
 .PHONY: backup test bench lint format lock docs demo-down
 
 backup:

@@ -66,7 +66,7 @@ def test_a_load_balancers_files_come_back_on_another_host(
 def test_a_host_without_haproxy_is_told_to_install_it(epibackup: Product, clean_site: Site) -> None:
     epibackup.backup()
     name, other = clean_site.load_balancers[0].host.name, clean_site.primary.host
-    other.run(["rm", "/lib/systemd/system/haproxy.service"])
+    other.run(["rm", "/lib/systemd/system/haproxy.service", "/etc/init.d/haproxy"])
     other.run(["systemctl", "daemon-reload"])
     error = epibackup.restore(
         "latest", "--host", name, "--host-map", f"{name}={other.name}", code=1
