@@ -26,7 +26,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 good, 2 usage, 3 incomplete, 4 refused, 6 not found, 7 locked, "
     "8 target, 9 verification, 130 interrupted; see docs/exit-codes.md.",
 )
-engine_app = typer.Typer(help="The Pulumi engine: which one is used, and getting one.")
+engine_app = typer.Typer()
 config_app = typer.Typer(help="The stack configuration: sample, reference and what is in force.")
 app.add_typer(engine_app, name="engine", rich_help_panel="Set-up")
 app.add_typer(config_app, name="config", rich_help_panel="Set-up")
@@ -279,6 +279,13 @@ def clean(
     from program.commands.care import clean as command
 
     command(stack, _flags(build, target), remove, discard, as_json)
+
+
+@engine_app.callback(invoke_without_command=True)
+def engine_by_default(context: typer.Context) -> None:
+    """The Pulumi engine: which one is used, and getting one."""
+    if context.invoked_subcommand is None:
+        engine_show()
 
 
 @engine_app.command(name="show")

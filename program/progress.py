@@ -5,12 +5,16 @@ import time
 from types import TracebackType
 from typing import Self
 
-from pulumi.automation.events import EngineEvent
+from pulumi.automation.events import DiagnosticEvent, EngineEvent
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 PERCENT = re.compile(r"^(\d+)% ")
 COLOUR_TAG = re.compile(r"<\{%.*?%\}>")
+CHOSEN_PLUGIN = re.compile(r"using pulumi-[\w-]+ from \$PATH")
+"""The CLI says so of every plugin that it has not installed itself; `epibackup engine` tells why
+it was chosen."""
+
 PLAIN_SECONDS = 10
 """How often a step tells about itself where there is no terminal."""
 
@@ -71,10 +75,20 @@ class RunProgress:
             self._end(done.metadata.urn, "done")
         elif failed and failed.metadata.urn in self._tasks:
             self._end(failed.metadata.urn, "failed")
-        elif said and said.ephemeral and said.urn in self._tasks:
-            self._say(said.urn, COLOUR_TAG.sub("", said.message).strip())
-        elif said and said.severity in ("warning", "info") and not said.ephemeral:
-            self._console.print(COLOUR_TAG.sub("", said.message).strip(), style="dim", markup=False)
+        elif said:
+            self._tell(said)
+
+    def _tell(self, said: DiagnosticEvent) -> None:
+        text = COLOUR_TAG.sub("", said.message).strip()
+        if said.ephemeral and said.urn in self._tasks and text:
+            # A provider may send several lines at once: the last is how things stand.
+            self._say(said.urn, text.splitlines()[-1])
+        elif (
+            not said.ephemeral
+            and said.severity in ("warning", "info")
+            and not CHOSEN_PLUGIN.search(text)
+        ):
+            self._console.print(text, style="dim", markup=False)
 
     def _begin(self, urn: str) -> None:
         if urn not in self._tasks:
