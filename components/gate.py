@@ -1,10 +1,5 @@
-"""The end of a run: fails the update if a service failed, after the archive is published.
+"""The end of a run: fails the update if a service failed, after the archive is published."""
 
-Also the program that this Command runs: `python -m components.gate`.
-"""
-
-import json
-import sys
 from typing import TypedDict
 
 import pulumi
@@ -13,6 +8,14 @@ from pulumi_command import local
 
 from components.errors import Incomplete
 from components.host_agent import quoted
+
+CHECK = f"""
+failures=$(cat)
+[ -z "$failures" ] && exit 0
+printf 'run %s is incomplete; its archive has everything but:\n%s\n' "$1" "$failures" >&2
+exit {Incomplete.exit_code}
+"""
+"""Run by sh, which starts at once, with a line for each failure on its standard input."""
 
 
 class GateArgs(TypedDict):
@@ -34,24 +37,10 @@ class Gate(pulumi.ComponentResource):
         super().__init__("epibackup:index:Gate", name, {}, opts)
         local.Command(
             f"{name}-check",
-            create=quoted([sys.executable, "-m", "components.gate", args["run"]]),
-            stdin=Output.from_input(args["failures"]).apply(json.dumps),
+            create=quoted(["sh", "-c", CHECK, "gate", args["run"]]),
+            stdin=Output.from_input(args["failures"]).apply("\n".join),
             logging=local.Logging.NONE,
             add_previous_output_in_env=False,
             opts=ResourceOptions(parent=self),
         )
         self.register_outputs({})
-
-
-def main(run: str) -> int:
-    """Tell what failed; returns the exit code."""
-    failures = json.load(sys.stdin)
-    if not failures:
-        return 0
-    lines = [f"run {run} is incomplete; its archive has everything but:", *failures]
-    sys.stderr.write("\n".join(lines) + "\n")
-    return Incomplete.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -89,7 +89,7 @@ def host_text(host: Mapping[str, Any]) -> Text:
         return Text(host["error"]["message"] + (f" ({hint})" if hint else ""), style="red")
     members = host["members"]
     stored = size_text(sum(member["stored_bytes"] for member in members))
-    lines = [f"{len(members)} members, {stored}"]
+    lines = [f"{len(members)} member{'s' if len(members) != 1 else ''}, {stored}"]
     names = [member["content"]["part"] for member in members if "database" in member["content"]]
     if names:
         lines.append(f"databases: {', '.join(names)}")

@@ -1,11 +1,13 @@
 """Showing an update while it runs: a line a step on a terminal, plain lines elsewhere."""
 
+import contextlib
+import json
 import re
 import time
 from types import TracebackType
 from typing import Self
 
-from pulumi.automation.events import DiagnosticEvent, EngineEvent
+from pulumi.automation.events import DiagnosticEvent, EngineEvent, StepEventStateMetadata
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -18,20 +20,34 @@ it was chosen."""
 PLAIN_SECONDS = 10
 """How often a step tells about itself where there is no terminal."""
 
-COMMANDS = ("command:remote:Command", "command:remote:CopyToRemote", "command:local:Command")
+COMMANDS = ("command:remote:Command", "command:local:Command")
 
 
 def step_title(urn: str) -> str:
-    """What people call a resource of a run: `postgresql-db1` is the snapshot on db1."""
+    """What people call a resource of a run: `postgresql-db1` is the snapshot on db1.
+
+    Empty for what is no news to them: steps on the way to an agent, and the gate, whose word is
+    the end of the run.
+    """
     kind, name = urn.split("::")[2], urn.split("::")[3]
     if "HostAgent" in kind:
-        return "agent on " + name.removeprefix("agent-").rsplit("-", 1)[0]
+        agent = name.removeprefix("agent-").removesuffix("-install")
+        return f"agent on {agent}" if name.endswith("-install") else ""
     if "Archive" in kind:
         return "archive"
     if "Gate" in kind:
-        return "gate"
+        return ""
     service, _, host = name.partition("-")
     return f"{service} on {host}"
+
+
+def step_ending(state: StepEventStateMetadata | None) -> str:
+    """How a step has ended. A snapshot that failed is an answer, not an error."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        answer = json.loads((state.outputs or {})["stdout"]) if state else {}
+        if answer.get("status") == "failed":
+            return "failed"
+    return "done"
 
 
 class RunProgress:
@@ -72,7 +88,7 @@ class RunProgress:
         if begun and begun.metadata.type in COMMANDS and begun.metadata.op in ("create", "update"):
             self._begin(begun.metadata.urn)
         elif done and done.metadata.urn in self._tasks:
-            self._end(done.metadata.urn, "done")
+            self._end(done.metadata.urn, step_ending(done.metadata.new))
         elif failed and failed.metadata.urn in self._tasks:
             self._end(failed.metadata.urn, "failed")
         elif said:
@@ -91,10 +107,9 @@ class RunProgress:
             self._console.print(text, style="dim", markup=False)
 
     def _begin(self, urn: str) -> None:
-        if urn not in self._tasks:
+        if urn not in self._tasks and step_title(urn):
             self._tasks[urn] = self._bars.add_task(step_title(urn), total=100, said="")
-        if not self._live:
-            self._console.print(f"{step_title(urn)}: begun", markup=False)
+            self._told[urn] = time.monotonic()
 
     def _say(self, urn: str, text: str) -> None:
         match = PERCENT.match(text)
@@ -103,7 +118,7 @@ class RunProgress:
         else:
             self._bars.update(self._tasks[urn], said=text)
         now = time.monotonic()
-        if not self._live and now - self._told.get(urn, now - PLAIN_SECONDS) >= PLAIN_SECONDS:
+        if not self._live and now - self._told[urn] >= PLAIN_SECONDS:
             self._told[urn] = now
             self._console.print(f"{step_title(urn)}: {text}", markup=False)
 

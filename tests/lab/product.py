@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -109,6 +110,10 @@ class Product:
     def restore(self, *arguments: str, code: int = 0) -> dict[str, Any]:
         """Restore, confirmed; returns its document."""
         return self.json("restore", *arguments, "--yes", code=code)
+
+    def give(self, archive: Path) -> Path:
+        """Put a copy of an archive on the target, as if a run had made it; returns its path."""
+        return Path(shutil.copy(archive, self.target))
 
     def archives(self) -> list[str]:
         """What is on the target, unfinished files included."""

@@ -74,6 +74,27 @@ def test_what_is_still_there_stays_beside_until_it_is_discarded(
     assert epibackup.json("clean")["loadbalancer1"]["kept"] == []
 
 
+def test_a_person_reads_what_was_done_and_nothing_else(epibackup: Product, site: Site) -> None:
+    """No line of Pulumi's own, and one for each step at its end."""
+    done = epibackup.run("backup")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    steps = [line for line in lines if line.endswith(": done")]
+    hosts = site.cluster.hosts
+    assert sorted(steps) == sorted(
+        [*(f"agent on {name}: done" for name in hosts)]
+        + [f"{'haproxy' if 'load' in name else 'postgresql'} on {name}: done" for name in hosts]
+        + ["archive: done"]
+    )
+    told = [line for line in lines if line not in steps]
+    assert told[0].startswith("run ")
+    assert told[0].endswith(": ok")
+    assert told[1].startswith(f"archive {epibackup.target}/epibackup_")
+    assert told[-1].startswith("restore it:  epibackup restore ")
+    assert len(told) == 2 + 1 + len(hosts) + 1 + 2, "a table, databases, and what to do next"
+
+
 def test_a_dry_run_prints_every_step_and_changes_nothing(epibackup: Product, site: Site) -> None:
     epibackup.backup()
     before = site.fingerprint()

@@ -12,6 +12,15 @@ from lab.services.haproxy import SCL_LAYOUT, HAProxy
 from tests.lab.product import Product, product, rewrite_member
 
 
+@pytest.fixture(scope="module")
+def saved(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An archive of the site as it is at first, for tests that only restore."""
+    folder = tmp_path_factory.mktemp("saved")
+    with product(site.cluster, folder, "test-haproxy-saved") as made:
+        made.configure(services=["haproxy"])
+        yield made.target / made.backup()["archive_key"]
+
+
 @pytest.fixture
 def epibackup(site: Site, tmp_path: Path) -> Iterator[Product]:
     with product(site.cluster, tmp_path, "test-haproxy") as made:
@@ -50,10 +59,10 @@ def test_the_software_collections_links_are_kept(epibackup: Product, clean_site:
 
 
 def test_a_load_balancers_files_come_back_on_another_host(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     first, second = clean_site.load_balancers
-    epibackup.backup()
+    epibackup.give(saved)
     report = epibackup.restore(
         "latest", "--host", first.host.name, "--host-map", f"{first.host.name}={second.host.name}"
     )
@@ -63,8 +72,10 @@ def test_a_load_balancers_files_come_back_on_another_host(
     assert first.host.run(listing).stdout == second.host.run(listing).stdout
 
 
-def test_a_host_without_haproxy_is_told_to_install_it(epibackup: Product, clean_site: Site) -> None:
-    epibackup.backup()
+def test_a_host_without_haproxy_is_told_to_install_it(
+    epibackup: Product, saved: Path, clean_site: Site
+) -> None:
+    epibackup.give(saved)
     name, other = clean_site.load_balancers[0].host.name, clean_site.primary.host
     other.run(["rm", "/lib/systemd/system/haproxy.service", "/etc/init.d/haproxy"])
     other.run(["systemctl", "daemon-reload"])
@@ -104,11 +115,10 @@ def rewrite_configuration(archive: Path, host: str, add: str, folder: Path) -> N
     ],
 )
 def test_a_configuration_that_is_wrong_is_never_put_in_place(
-    epibackup: Product, clean_site: Site, tmp_path: Path, add: str, message: str
+    epibackup: Product, saved: Path, clean_site: Site, tmp_path: Path, add: str, message: str
 ) -> None:
     balancer = clean_site.load_balancers[0]
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     rewrite_configuration(archive, balancer.host.name, add, tmp_path / "files")
     before, process = balancer.fingerprint(), main_process(balancer)
     error = epibackup.restore("latest", "--host", balancer.host.name, code=1)["error"]
@@ -120,12 +130,11 @@ def test_a_configuration_that_is_wrong_is_never_put_in_place(
 
 
 def test_a_service_that_does_not_come_up_gets_its_old_files_back(
-    epibackup: Product, clean_site: Site, tmp_path: Path
+    epibackup: Product, saved: Path, clean_site: Site, tmp_path: Path
 ) -> None:
     """haproxy -c does not see that another program has the port."""
     balancer = clean_site.load_balancers[0]
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     taken = f"\nfrontend taken\n  mode tcp\n  bind {balancer.host.address}:2222\n"
     rewrite_configuration(archive, balancer.host.name, taken, tmp_path / "files")
     before = balancer.fingerprint()
@@ -137,12 +146,12 @@ def test_a_service_that_does_not_come_up_gets_its_old_files_back(
 
 
 def test_a_restore_that_was_killed_while_swapping_is_undone_by_the_next(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     """What a kill between two renames leaves, made by hand: the journal says what was begun."""
     balancer = clean_site.load_balancers[0]
     host = balancer.host
-    made = epibackup.backup()
+    epibackup.give(saved)
     before = balancer.fingerprint()
     folder = "/var/lib/epibackup/restore/20260101T000000Z/haproxy"
     host.run(["mkdir", "-p", folder])
@@ -152,11 +161,11 @@ def test_a_restore_that_was_killed_while_swapping_is_undone_by_the_next(
         mode=0o600,
     )
     host.run(["mv", "/etc/haproxy", "/etc/haproxy.before-20260101T000000Z"])
-    steps = epibackup.json("restore", made["run"], "--host", host.name, "--dry-run")["hosts"][0]
+    steps = epibackup.json("restore", "latest", "--host", host.name, "--dry-run")["hosts"][0]
     undo = "put back what a restore that was killed has replaced: /etc/haproxy"
     assert steps["steps"][0] == undo
     assert not host.exists("/etc/haproxy"), "a dry run has changed something"
-    report = epibackup.restore(made["run"], "--host", host.name)
+    report = epibackup.restore("latest", "--host", host.name)
     warnings = report["hosts"][0]["warnings"]
     assert warnings == ["an earlier restore was killed; its /etc/haproxy is back"]
     assert balancer.fingerprint() == before

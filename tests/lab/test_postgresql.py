@@ -25,6 +25,15 @@ from tests.lab.product import Product, build_directory, product, rewrite_member
 SHOP_DUMP = "postgresql/postgresql1/shop.dump.zst"
 
 
+@pytest.fixture(scope="module")
+def saved(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An archive of the site as it is at first, for tests that only restore."""
+    folder = tmp_path_factory.mktemp("saved")
+    with product(site.cluster, folder, "test-postgresql-saved") as made:
+        made.configure(services=["postgresql"])
+        yield made.target / made.backup()["archive_key"]
+
+
 @pytest.fixture
 def epibackup(site: Site, tmp_path: Path) -> Iterator[Product]:
     with product(site.cluster, tmp_path, "test-postgresql") as made:
@@ -76,11 +85,8 @@ def test_every_version_comes_back_from_where_epicli_put_it(
     assert differences(before, fingerprint(server)) == []
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_dumps_in_directory_format_come_back(
-    epibackup: Product, clean_site: Site, jobs: int
-) -> None:
-    epibackup.configure(postgresql={"format": "directory", "jobs": jobs})
+def test_dumps_in_directory_format_come_back(epibackup: Product, clean_site: Site) -> None:
+    epibackup.configure(postgresql={"format": "directory", "jobs": 3})
     before = fingerprint(clean_site.primary)
     made = epibackup.backup()
     assert any(path.endswith("shop.dump.tar.zst") for path in members(made["manifest"]))
@@ -106,10 +112,10 @@ def test_a_host_without_zstd_compresses_with_gzip(epibackup: Product, clean_site
 
 
 def test_one_database_comes_back_under_another_name_and_the_live_one_is_untouched(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     server = clean_site.primary
-    epibackup.backup()
+    epibackup.give(saved)
     server.sql("DELETE FROM sales.event_2021", "shop")
     before = fingerprint(server)
     epibackup.restore("latest", "--part", "shop", "--rename", "shop=Shop copy")
@@ -122,11 +128,11 @@ def test_one_database_comes_back_under_another_name_and_the_live_one_is_untouche
 
 
 def test_a_database_with_a_name_that_breaks_shells_comes_back_alone(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     server, name = clean_site.primary, "odd \"name'; $(x)"
     before = fingerprint(server)
-    epibackup.backup()
+    epibackup.give(saved)
     server.sql('DROP DATABASE "odd ""name\'; $(x)"')
     epibackup.restore("latest", "--part", name)
     assert unchanged(before, server)
@@ -155,15 +161,17 @@ def test_one_database_comes_back_on_another_host_with_the_roles_it_needs(
     assert other.sql(query_of_hash) == clean_site.primary.sql(query_of_hash)
 
 
-def test_a_host_that_is_gone_has_to_be_mapped(epibackup: Product, alone: Product) -> None:
-    epibackup.backup()
+def test_a_host_that_is_gone_has_to_be_mapped(
+    epibackup: Product, saved: Path, alone: Product
+) -> None:
+    epibackup.give(saved)
     error = alone.restore("latest", "-t", str(epibackup.target), code=2)["error"]
     assert "unknown host in this inventory: postgresql1" in error["message"]
     assert "--host-map postgresql1=NEW" in error["hint"]
 
 
-def test_nothing_is_restored_into_a_standby(epibackup: Product, site: Site) -> None:
-    epibackup.backup()
+def test_nothing_is_restored_into_a_standby(epibackup: Product, saved: Path, site: Site) -> None:
+    epibackup.give(saved)
     error = epibackup.restore(
         "latest", "--part", "shop", "--host-map", "postgresql1=postgresql2", code=1
     )["error"]
@@ -172,9 +180,9 @@ def test_nothing_is_restored_into_a_standby(epibackup: Product, site: Site) -> N
 
 
 def test_without_a_running_server_the_way_to_make_one_is_told(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
-    epibackup.backup()
+    epibackup.give(saved)
     clean_site.primary.destroy()
     error = epibackup.restore("latest", "--host", "postgresql1", code=1)["error"]
     assert "no PostgreSQL server is running" in error["message"]
@@ -194,10 +202,9 @@ def no_dump(_: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut_in_half, no_dump])
 def test_a_dump_that_is_wrong_leaves_the_old_database_serving(
-    epibackup: Product, clean_site: Site, damage: object
+    epibackup: Product, saved: Path, clean_site: Site, damage: object
 ) -> None:
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     assert callable(damage)
     rewrite_member(archive, SHOP_DUMP, packed(damage(unpacked(archive, SHOP_DUMP))))
     before = fingerprint(clean_site.primary)
@@ -214,10 +221,9 @@ def test_a_dump_that_is_wrong_leaves_the_old_database_serving(
 
 
 def test_a_database_that_is_not_what_was_counted_is_not_put_in_place(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     member = "postgresql/postgresql1/databases.json"
     with zipfile.ZipFile(archive) as stored:
         databases = json.loads(stored.read(member))
@@ -233,10 +239,9 @@ def test_a_database_that_is_not_what_was_counted_is_not_put_in_place(
 
 
 def test_roles_that_a_failed_restore_had_made_are_gone_again(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     rewrite_member(archive, SHOP_DUMP, packed(cut_in_half(unpacked(archive, SHOP_DUMP))))
     clear(clean_site.primary)
     before = fingerprint(clean_site.primary)
@@ -263,10 +268,10 @@ def test_what_was_acknowledged_before_the_backup_is_in_it(
 
 
 def test_clients_that_connect_again_and_again_do_not_keep_a_restore_from_its_place(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     server = clean_site.primary
-    epibackup.backup()
+    epibackup.give(saved)
     with WriteLoad(server, "shop", pause_seconds=0) as load:
         load.wait_for(10)
         report = epibackup.restore("latest", "--part", "shop")
@@ -281,15 +286,15 @@ HBA = "/etc/postgresql/15/main/pg_hba.conf"
 
 
 def test_changed_configuration_comes_back_and_is_loaded(
-    epibackup: Product, clean_site: Site
+    epibackup: Product, saved: Path, clean_site: Site
 ) -> None:
     server = clean_site.primary
-    saved = server.host.read(HBA)
-    epibackup.backup()
+    before = server.host.read(HBA)
+    epibackup.give(saved)
     server.host.run(["sed", "-i", "$a host all intruder 0.0.0.0/0 trust", HBA])
     server.sql("SELECT pg_reload_conf()")
     run = epibackup.restore("latest", "--part", "configuration", "--host", "postgresql1")["run"]
-    assert server.host.read(HBA) == saved
+    assert server.host.read(HBA) == before
     assert "intruder" in server.host.read(f"{HBA}.before-{run}")
     rules = "SELECT count(*) FROM pg_hba_file_rules WHERE user_name @> '{intruder}'"
     assert server.sql(rules) == "0"
@@ -298,11 +303,10 @@ def test_changed_configuration_comes_back_and_is_loaded(
 
 
 def test_configuration_that_the_server_refuses_is_put_back(
-    epibackup: Product, clean_site: Site, tmp_path: Path
+    epibackup: Product, saved: Path, clean_site: Site, tmp_path: Path
 ) -> None:
     server = clean_site.primary
-    made = epibackup.backup()
-    archive = epibackup.target / made["archive_key"]
+    archive = epibackup.give(saved)
     member = "postgresql/postgresql1/configuration.tar.zst"
     folder = tmp_path / "configuration"
     folder.mkdir()
