@@ -1,4 +1,7 @@
-"""Mixed data for hosts: half logs, a quarter programs and libraries, a quarter random bytes."""
+"""Mixed data for hosts: half logs, a quarter programs and libraries, a quarter random bytes.
+
+In large files, as the services that have much data keep it: segments, dumps, blocks.
+"""
 
 import random
 import shutil
@@ -30,7 +33,8 @@ def make_set(folder: Path, programs: Path) -> None:
     (folder / "random").mkdir()
     for number in range(SET_BYTES // 4 // _FILE_BYTES):
         (folder / "random" / f"{number}.bin").write_bytes(chance.randbytes(_FILE_BYTES))
-    _copy_programs(programs, folder / "programs", SET_BYTES // 4)
+    (folder / "programs").mkdir()
+    _join_programs(programs, folder / "programs", SET_BYTES // 4)
 
 
 def fill(folder: Path, copies: int, data_set: Path) -> int:
@@ -54,13 +58,13 @@ def _log_lines(chance: random.Random, size: int) -> Iterator[str]:
         yield line
 
 
-def _copy_programs(source: Path, folder: Path, size: int) -> None:
+def _join_programs(source: Path, folder: Path, size: int) -> None:
+    """Write real programs and libraries one after the other into files of 64 MiB."""
     copied = 0
     for path in sorted(source.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            target = folder / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            with (folder / f"{copied // _FILE_BYTES}.bin").open("ab") as file:
+                file.write(path.read_bytes())
             copied += path.stat().st_size
             if copied >= size:
                 return

@@ -23,6 +23,7 @@ _PACKAGES = {
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),
     "ssh-keygen": ("openssh-client",),
     "mvn": ("maven",),
+    "rsync": ("rsync",),
 }
 HOST_TOOLS = ("systemd-nspawn", "ssh-keygen")
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,10 @@ from components.errors import EpibackupError, NotFound, TargetUnreachable
 from components.storage.target import Data, Target, Upload
 
 PARTIAL_SUFFIX = ".partial"
+
+FLUSH_BYTES = 64 << 20
+"""How much may wait for the disk while more arrives. Left alone, Linux lets gigabytes wait, and
+all of them hold up the end (vm.dirty_background_ratio)."""
 
 
 class Directory(Target):
@@ -85,6 +90,9 @@ class _DirectoryUpload(Upload):
         self._path = folder / f".{label}-{owner}{PARTIAL_SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
+        self._flusher = ThreadPoolExecutor(1)
+        self._flush: Future[None] | None = None
+        self._unflushed = 0
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -92,11 +100,20 @@ class _DirectoryUpload(Upload):
         view = memoryview(data)
         with _explained(str(self._folder)):
             while view:
-                view = view[os.write(self._descriptor, view) :]
+                written = os.write(self._descriptor, view)
+                self._unflushed += written
+                view = view[written:]
+            if self._unflushed >= FLUSH_BYTES and (self._flush is None or self._flush.done()):
+                self._flushed()
+                self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
+                self._unflushed = 0
 
     def publish(self, names: Iterable[str]) -> str:
         with _explained(str(self._folder)):
+            self._flushed()
             os.fsync(self._descriptor)
+            # Reading back has to show what the disk has, not what this machine remembers.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             for name in names:
                 if self._take(self._folder / name):
                     self._sync_folder()
@@ -107,8 +124,14 @@ class _DirectoryUpload(Upload):
     def abort(self) -> None:
         if self._descriptor >= 0:
             self._path.unlink(missing_ok=True)
+            self._flusher.shutdown()
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _flushed(self) -> None:
+        """Wait for the last flush; raises what the disk has said."""
+        if self._flush:
+            self._flush.result()
 
     def _take(self, name: Path) -> bool:
         """Give the file its name, unless that is taken; True if it got it."""
