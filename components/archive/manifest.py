@@ -1,6 +1,6 @@
 """The manifest: what an archive holds, what it lacks, and how each part is checked.
 
-`docs/manifest.md` and `docs/manifest.schema.json` are made from these models.
+`docs/manifest.schema.json` is made from these models; `docs/manifest.md` tells about them.
 """
 
 import json
