@@ -1,4 +1,4 @@
-"""`make bench`: prints the tables of docs/performance.md. Takes about half an hour."""
+"""`make bench`: prints the tables of docs/performance.md. Takes about a quarter of an hour."""
 
 import argparse
 import os

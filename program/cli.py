@@ -163,7 +163,9 @@ def catalog(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
 
 @app.command(rich_help_panel="Every day")
 def show(
-    run: WantedRun = "latest",
+    run: Annotated[
+        str, typer.Argument(metavar="[latest|RUN]", help="A run's id, or the newest, good or not.")
+    ] = "latest",
     target: Target = None,
     stack: Stack = DEFAULT_STACK,
     members: Annotated[bool, typer.Option("--members", help="List every member.")] = False,

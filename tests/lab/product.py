@@ -1,5 +1,6 @@
 """The product as a user runs it, against a cluster of the lab."""
 
+import functools
 import hashlib
 import json
 import os
@@ -124,17 +125,29 @@ class Product:
         return [name for name in self.archives() if not name.startswith(".")]
 
     def pulumi(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run the Pulumi CLI by hand, as `eval "$(epibackup engine env)"` lets a user do."""
-        script = 'eval "$("$0" engine env)"; exec pulumi "$@" --non-interactive'
+        """Run the Pulumi CLI by hand."""
         return subprocess.run(
-            ["bash", "-c", script, str(EPIBACKUP), *arguments, "-s", self.stack],
+            ["pulumi", *arguments, "--non-interactive", "-s", self.stack],
             cwd=ROOT,
-            env={**self.environment, **environment},
+            env={**self.engine_environment, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    @functools.cached_property
+    def engine_environment(self) -> dict[str, str]:
+        """What a user's shell has after `eval "$(epibackup engine env)"`."""
+        done = subprocess.run(
+            ["bash", "-c", 'eval "$("$0" engine env)" && env -0', str(EPIBACKUP)],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 
     def catalog(self) -> list[dict[str, Any]]:
         """The catalog, as `pulumi stack output` prints it."""
