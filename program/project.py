@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,19 @@ def backend_folder() -> Path | None:
     parts = urlsplit(backend_url())
     if parts.scheme != "file":
         return None
-    return Path(parts.netloc + parts.path).expanduser().absolute()
+    text = parts.netloc + parts.path
+    if text.startswith("~/"):
+        return _home() / text.removeprefix("~/")
+    return Path(text).absolute()
+
+
+def _home() -> Path:
+    """The user's home as Pulumi finds it: in the user database (Go's user.Current). $HOME may be
+    another user's, which sudo has kept."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path.home()
 
 
 def stack_file(stack: str) -> Path:
@@ -66,6 +79,12 @@ def state_folder(stack: str) -> Path:
     return folder
 
 
+def passphrase_file() -> Path:
+    """Where the passphrase is kept if the user has set none; with the same home as the backend."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else _home() / ".config") / NAME / "passphrase"
+
+
 def passphrase_environment() -> dict[str, str]:
     """What Pulumi needs to protect a stack's secrets, where the user has set nothing.
 
@@ -74,8 +93,7 @@ def passphrase_environment() -> dict[str, str]:
     """
     if {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
         return {}
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    path = Path(base).expanduser() / NAME / "passphrase"
+    path = passphrase_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -62,8 +62,9 @@ class BackupStack:
             for key, item in values.items()
             for path, value in _flat(f"epibackup:{key}", item)
         }
-        self._make()
-        self._stack(_nothing).set_all_config(flat, path=True)
+        with self._explaining():
+            self._make()
+            self._stack(_nothing).set_all_config(flat, path=True)
 
     def update(
         self, plan: Plan, run: str, on_event: OnEvent, remember: Mapping[str, Any]
@@ -126,7 +127,8 @@ class BackupStack:
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs; raises NotFound if nobody has made the stack."""
         try:
-            outputs = automation.Stack.outputs(self._stack(_nothing))
+            with self._explaining():
+                outputs = automation.Stack.outputs(self._stack(_nothing))
         except automation.StackNotFoundError as error:
             raise NotFound(
                 f"there is no stack {self.name}", "epibackup -b … -t … makes it with its first run"
@@ -135,7 +137,8 @@ class BackupStack:
 
     def unlock(self) -> None:
         """Remove the stack's locks, whoever holds them."""
-        self._stack(_nothing).cancel()
+        with self._explaining():
+            self._stack(_nothing).cancel()
 
     def _make(self) -> None:
         with contextlib.suppress(automation.StackAlreadyExistsError):
@@ -170,7 +173,29 @@ class BackupStack:
         left = read_error(ready.error_file)
         if left:
             return left
-        return EpibackupError(told.errors() or str(error).strip(), f"try again with {again}")
+        return self._cli_error(told.errors() or _words(error), f"try again with {again}")
+
+    def _cli_error(self, said: str, hint: str) -> EpibackupError:
+        if "incorrect passphrase" in said:
+            return EpibackupError(
+                f"the stack {self.name} was made with another passphrase than this user's",
+                "set PULUMI_CONFIG_PASSPHRASE, or bring back the file "
+                f"{project.passphrase_file()}; archives do not depend on it, so another stack "
+                "(-s NAME) will do as well",
+            )
+        return EpibackupError(said, hint)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn the CLI's refusals into our errors; that there is no stack is left to the caller."""
+        try:
+            yield
+        except automation.StackNotFoundError:
+            raise
+        except automation.ConcurrentUpdateError as error:
+            raise self._locked() from error
+        except automation.CommandError as error:
+            raise self._cli_error(_words(error), "") from error
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -240,6 +265,11 @@ class _Told:
     def errors(self) -> str:
         """Pulumi's own error messages."""
         return "\n".join(self._messages)
+
+
+def _words(error: automation.CommandError) -> str:
+    """The CLI's own words: the last part of the SDK's text."""
+    return str(error).rpartition("stderr:")[2].strip()
 
 
 def _nothing() -> None:

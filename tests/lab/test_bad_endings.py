@@ -65,6 +65,20 @@ def test_an_interrupted_run_ends_in_order_and_the_next_one_works(
     assert epibackup.backup()["status"] == "ok"
 
 
+def test_a_lost_passphrase_is_explained_and_no_archive_needs_it(
+    epibackup: Product, site: Site
+) -> None:
+    first = epibackup.backup("--service", "haproxy")
+    passphrase = Path(epibackup.environment["XDG_CONFIG_HOME"], "epibackup", "passphrase")
+    passphrase.write_text("another")
+    error = epibackup.backup("--service", "haproxy", code=1)["error"]
+    assert "was made with another passphrase" in error["message"]
+    assert str(passphrase) in error["hint"]
+    assert epibackup.published() == [first["archive_key"]]
+    assert epibackup.json("list")["runs"][0]["run"] == first["run"]
+    assert epibackup.json("restore", "latest", "--dry-run")["run"] == first["run"]
+
+
 def descendants(process: int) -> dict[int, str]:
     """A process and all below it, with their command lines."""
     found: dict[int, str] = {}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pwd
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.ssh import SshClients, SshHost
-from program import host_keys
+from program import host_keys, project
 from program.locks import lock_of
 from program.probe import probe
 
@@ -111,3 +112,15 @@ def test_the_best_key_comes_first() -> None:
         "ecdsa-sha2-nistp256 CCC",
         "ssh-rsa AAA",
     )
+
+
+def test_the_stacks_are_looked_for_where_pulumi_keeps_them_whatever_home_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sudo may keep another user's HOME, and Pulumi does not heed it for its backend."""
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert project.backend_folder() == home / ".local/state/epibackup"
+    assert project.passphrase_file() == home / ".config/epibackup/passphrase"
