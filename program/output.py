@@ -1,6 +1,7 @@
 """What people and programs read: text and progress on stderr, `--json` documents on stdout."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,13 @@ from rich.text import Text
 from components.archive.collector import size_text
 from components.errors import EpibackupError
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(
+    stderr=True,
+    highlight=False,
+    soft_wrap=True,
+    # Where there is no terminal, rich would fold tables at 80: logs take longer lines.
+    width=None if sys.stderr.isatty() or "COLUMNS" in os.environ else 160,
+)
 """Everything for people. Rich heeds NO_COLOR and whether stderr is a terminal."""
 
 STYLES = {"ok": "green", "incomplete": "yellow", "failed": "red"}

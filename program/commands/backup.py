@@ -46,7 +46,7 @@ def backup(stack: str, flags: Mapping[str, Any], run: str | None, as_json: bool)
         outputs = made.update(plan, run, progress.see, remember)
     if remember:
         kept = " and ".join(remember)
-        output.say(f"{kept} of the stack {stack} are remembered in {project.stack_file(stack)}")
+        output.say(f"remembered for the stack {stack}, in {project.stack_file(stack)}: {kept}")
     failures = failures_of(outputs)
     if not as_json:
         output.print_run(outputs)

@@ -10,7 +10,7 @@ import pytest
 from host.snapshot import file_name
 from lab import Site
 from lab.services.postgresql import clear, differences
-from tests.lab.product import Product, product
+from tests.lab.product import ROOT, Product, product
 
 
 @pytest.fixture
@@ -72,6 +72,35 @@ def test_what_is_still_there_stays_beside_until_it_is_discarded(
     epibackup.json("clean", "--discard", "--remove")
     assert differences(before, clean_site.fingerprint()) == []
     assert epibackup.json("clean")["loadbalancer1"]["kept"] == []
+
+
+def test_make_backup_ends_with_what_is_there_and_what_to_try(
+    epibackup: Product, site: Site
+) -> None:
+    command = ["make", "backup", f"BUILD={site.cluster.build_directory}"]
+    refused = subprocess.run(
+        command, cwd=ROOT, env=epibackup.environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "TARGET is missing" in refused.stderr
+    done = subprocess.run(
+        [*command, f"TARGET={epibackup.target}", f"STACK={epibackup.stack}"],
+        cwd=ROOT,
+        env=epibackup.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (archive,) = epibackup.archives()
+    for text in (
+        f"archive {epibackup.target}/{archive}",
+        "postgresql/postgresql1/shop.dump.zst",
+        "==> The catalog",
+        f".venv/bin/epibackup restore latest -s {epibackup.stack} --dry-run",
+    ):
+        assert text in done.stderr
+    assert "dropdb" not in done.stderr, "that is for the demo only"
 
 
 def test_a_person_reads_what_was_done_and_nothing_else(epibackup: Product, site: Site) -> None:
