@@ -9,10 +9,16 @@ from pulumi_command import local
 from components.errors import Incomplete
 from components.host_agent import quoted
 
+OUTPUTS_SECONDS = 3
+"""How long a failure is held back: the engine stops at the first one, and the stack's outputs,
+which the program sends at the same time as this Command, would not be stored. (Telling the engine
+to continue on errors is no way out: then a run without an archive would empty the outputs.)"""
+
 CHECK = f"""
 failures=$(cat)
 [ -z "$failures" ] && exit 0
 printf 'run %s is incomplete; its archive has everything but:\n%s\n' "$1" "$failures" >&2
+sleep {OUTPUTS_SECONDS}
 exit {Incomplete.exit_code}
 """
 """Run by sh, which starts at once, with a line for each failure on its standard input."""

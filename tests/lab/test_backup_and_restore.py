@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from host.snapshot import file_name
-from lab import Site
+from lab import Site, faults
 from lab.services.postgresql import clear, differences
 from tests.lab.product import ROOT, Product, product
 
@@ -168,6 +168,21 @@ def test_pulumi_up_and_epibackup_share_stack_and_catalog(epibackup: Product, sit
     outputs = json.loads(epibackup.pulumi("stack", "output", "--json").stdout)
     assert set(outputs) == {"run", "status", "archive_key", "archive", "manifest", "catalog"}
     assert outputs["run"] == last["run"]
+
+
+def test_an_incomplete_run_fails_pulumi_up_and_is_in_the_catalog(
+    epibackup: Product, site: Site
+) -> None:
+    good = epibackup.backup()["run"]
+    with faults.unit_stopped(site.primary.host, "postgresql@15-main"):
+        done = epibackup.pulumi("up", "--yes", "--skip-preview")
+    site.primary.wait_for_standby()
+    assert done.returncode != 0
+    assert "is incomplete; its archive has everything but:" in done.stdout
+    newest, oldest = epibackup.catalog()
+    assert newest["status"] == "incomplete"
+    assert newest["key"] in epibackup.published()
+    assert oldest["run"] == good
 
 
 def test_a_preview_shows_the_plan_and_contacts_no_host(epibackup: Product, site: Site) -> None:

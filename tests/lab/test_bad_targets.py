@@ -57,12 +57,14 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_happens(
 def test_a_full_target_leaves_nothing_and_the_same_run_goes_on(
     epibackup: Product, site: Site
 ) -> None:
+    good = epibackup.backup()["run"]
     with mounted(epibackup.target, "size=64k"):
         error = epibackup.backup("--run", RUN, code=8)["error"]
         assert "No space left on device" in error["message"] or "free" in error["message"]
         assert epibackup.archives() == []
     taken = snapshot_times(epibackup)
     assert len(taken) == 4, "the hosts should keep their snapshots"
+    assert [entry["run"] for entry in epibackup.catalog()] == [good]
     done = epibackup.backup("--run", RUN)
     assert done["run"] == RUN
     assert done["status"] == "ok"
