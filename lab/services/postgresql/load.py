@@ -66,7 +66,7 @@ class WriteLoad:
         self._over.set()
         self._thread.join()
 
-    def wait_for(self, number: int, timeout_seconds: float = 30) -> None:
+    def wait_for(self, number: int, timeout_seconds: float = 120) -> None:
         """Waits until a number is acknowledged.
 
         Raises LabError when that takes too long.
