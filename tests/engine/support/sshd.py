@@ -119,6 +119,8 @@ def run_sshd(folder: Path, keys: Keys, *extra: str, port: int = 0) -> Iterator[S
         f"PidFile {folder}/pid", "UsePAM no", "StrictModes no", "PermitRootLogin yes",
         "PasswordAuthentication no", "Subsystem sftp internal-sftp", "LogLevel VERBOSE",
         "MaxStartups 100:30:200", *host_keys, *extra,
+        # Bash reads ~/.bashrc even for a command: whatever that prints is no part of a test.
+        f"SetEnv HOME={folder}",
     ]  # fmt: skip
     configuration = folder / "config"
     configuration.write_text("\n".join(lines) + "\n")
