@@ -6,7 +6,6 @@ socket.
 """
 
 import contextlib
-import hashlib
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from components.errors import EpibackupError, UsageError
 from components.ssh import private_folder
-from program.project import ROOT, backend_url
+from program.project import stack_identity
 
 KEY_LIFE_SECONDS = 48 * 3600
 """Longer than any run; after it the agent forgets the keys, should it outlive us."""
@@ -23,8 +22,7 @@ KEY_LIFE_SECONDS = 48 * 3600
 
 def socket_path(stack: str) -> Path:
     """The agent's socket for a stack; the same in every run, so that it makes no difference."""
-    identity = hashlib.sha256(f"{ROOT}\n{backend_url()}\n{stack}".encode()).hexdigest()[:12]
-    return private_folder() / f"{identity}.agent"
+    return private_folder() / f"{stack_identity(stack)}.agent"
 
 
 @contextlib.contextmanager

@@ -70,11 +70,15 @@ def stack_config(stack: str) -> Mapping[str, Any]:
     return config
 
 
+def stack_identity(stack: str) -> str:
+    """Tells stacks of one name apart: by checkout and backend, in twelve hexadecimal digits."""
+    return hashlib.sha256(f"{ROOT}\n{backend_url()}\n{stack}".encode()).hexdigest()[:12]
+
+
 def state_folder(stack: str) -> Path:
     """A folder of this user for what a stack's runs leave on this machine: no secrets."""
-    identity = hashlib.sha256(f"{ROOT}\n{backend_url()}\n{stack}".encode()).hexdigest()[:12]
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folder = Path(base).expanduser() / NAME / "runs" / f"{stack}-{identity}"
+    folder = Path(base).expanduser() / NAME / "runs" / f"{stack}-{stack_identity(stack)}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

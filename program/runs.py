@@ -44,11 +44,9 @@ def find_run(target: Target, wanted: str, cluster: str | None, services: list[st
         if not keys:
             raise NotFound(f"there is no run {wanted} in {target.url}", "epibackup list shows them")
         # Of several archives of a run the last one is the most complete.
-        with open_archive(target, max(keys, key=_order)) as reader:
-            reader.manifest()
         key = max(keys, key=_order)
         match = ARCHIVE.fullmatch(key)
-        return _read(target, key, wanted, match["cluster"] if match else "")
+        return _opened(target, key, wanted, match["cluster"] if match else "")
     for run in list_runs(target, cluster):
         if run.manifest and _has(run.manifest, services):
             return run
@@ -77,9 +75,13 @@ def _order(key: str) -> tuple[str, int, str]:
     return (match["run"], int(number[1:] or 0), key)
 
 
+def _opened(target: Target, key: str, run: str, cluster: str) -> Run:
+    with open_archive(target, key) as reader:
+        return Run(run, key, cluster, target.size(key), reader.manifest(), "")
+
+
 def _read(target: Target, key: str, run: str, cluster: str) -> Run:
     try:
-        with open_archive(target, key) as reader:
-            return Run(run, key, cluster, target.size(key), reader.manifest(), "")
+        return _opened(target, key, run, cluster)
     except EpibackupError as error:
         return Run(run, key, cluster, target.size(key), None, error.message)
