@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from lab.container import HOST_KEY_TYPES, Container, make_key
 from lab.errors import LabError
@@ -158,7 +160,7 @@ def processes_stopped(host: Container, pattern: str) -> Iterator[int]:
     try:
         yield count
     finally:
-        _signal_matching(host, pattern, signal.SIGCONT)
+        _continue_matching(host, pattern)
 
 
 @contextmanager
@@ -181,7 +183,7 @@ def processes_slowed(host: Container, pattern: str, share: float = 0.1) -> Itera
     finally:
         over.set()
         thread.join()
-        _signal_matching(host, pattern, signal.SIGCONT)
+        _continue_matching(host, pattern)
 
 
 def _signal_matching(host: Container, pattern: str, number: signal.Signals) -> int:
@@ -190,6 +192,27 @@ def _signal_matching(host: Container, pattern: str, number: signal.Signals) -> i
     for pid in matching:
         _signal(pid, number)
     return len(matching)
+
+
+def _continue_matching(host: Container, pattern: str) -> None:
+    """Again until none has been standing still for a while: sudo stops itself some time after it
+    sees that its program was stopped, and nobody would wake it (sudo(8), "Signal handling")."""
+    calm = 0
+    while calm < 5:
+        matching = [item for item in host.processes() if re.search(pattern, item.command_line)]
+        stopped = [item.pid for item in matching if _stands_still(item.pid)]
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+        calm = 0 if stopped else calm + 1
+        time.sleep(0.1)
+
+
+def _stands_still(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state in ("T", "t")
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

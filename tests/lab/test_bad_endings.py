@@ -13,7 +13,7 @@ import pytest
 
 from lab import Container, Site, faults
 from tests.lab.product import Product, product
-from tests.lab.trouble import dumping, locked_table, wait_for
+from tests.lab.trouble import dumping, ended, locked_table, wait_for
 
 RUN = "20261122T013000Z"
 
@@ -35,7 +35,8 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(epibackup: Product, 
         refused = epibackup.run("unlock")
         assert refused.returncode == 7
         assert "--force" in refused.stderr
-    assert first.wait(timeout=60) == 0, first.stdout.read() if first.stdout else ""
+    output = ended(first, site)
+    assert first.returncode == 0, output
 
 
 def test_the_same_run_again_is_no_second_archive(epibackup: Product, site: Site) -> None:
@@ -56,7 +57,7 @@ def test_an_interrupted_run_ends_in_order_and_the_next_one_works(
         time.sleep(2)
         assert running.poll() is None, "what runs is waited for"
         os.kill(running.pid, signal.SIGINT)
-        output, _ = running.communicate(timeout=60)
+        output = ended(running, site)
     assert running.returncode == 130, output
     assert '"code": "interrupted"' in output
     assert "--run" in output
@@ -147,8 +148,8 @@ def test_after_a_kill_nothing_half_done_is_left_and_the_next_run_works(
                 os.kill(pid, signal.SIGKILL)
         # Nothing of the run goes on alone on this machine, whatever was killed.
         if victim != "the archive":
-            wait_for(lambda: not any(alive(pid) for pid in processes), "the end of all", 30)
-        output, _ = running.communicate(timeout=60)
+            wait_for(lambda: not any(alive(pid) for pid in processes), "the end of all", 60)
+        output = ended(running, site)
     if running.returncode == 3:
         # The run went on without what was lost, as it does for a host: it says what is missing.
         assert len(epibackup.published()) == 2
@@ -157,7 +158,8 @@ def test_after_a_kill_nothing_half_done_is_left_and_the_next_run_works(
         assert running.returncode != 0, output
         assert epibackup.published() == [good], output
     assert site.primary.is_running
-    wait_for(lambda: not reached(site.primary.host, stage), "the end on the host")
+    host = site.primary.host
+    wait_for(lambda: not reached(host, stage), "the end on the host", 180, host)
 
     again = epibackup.run("backup", "--json")
     if again.returncode == 7:

@@ -10,7 +10,7 @@ import pytest
 
 from lab import Site, faults
 from tests.lab.product import Product, product
-from tests.lab.trouble import dumping, failed, locked_table, services, wait_for
+from tests.lab.trouble import dumping, ended, failed, locked_table, services, wait_for
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_host_that_is_lost_in_the_middle_costs_only_its_own_services(
         cut = faults.connection_refused(site.primary.host)
         cut.__enter__()
         try:
-            output, _ = running.communicate(timeout=120)
+            output = ended(running, site)
         finally:
             cut.__exit__(None, None, None)
     assert running.returncode == 3, output
@@ -152,7 +152,7 @@ def test_a_dump_that_dies_half_way_fails_the_service_and_leaves_nothing(
         wait_for(lambda: dumping(site), "the dump")
         time.sleep(1)
         assert faults.kill(site.primary.host, r"pg_dump .*dbname='shop'") > 0
-        output, _ = running.communicate(timeout=60)
+        output = ended(running, site)
     assert running.returncode == 3, output
     document = epibackup.json("show", "latest")
     assert services(document) == {"haproxy": "ok", "postgresql": "failed"}
@@ -169,7 +169,7 @@ def test_an_agent_that_is_killed_fails_its_service_and_leaves_nothing(
         wait_for(lambda: dumping(site), "the dump")
         assert faults.kill(site.primary.host, r"agent-\S+ --worker") > 0
         faults.kill(site.primary.host, r"pg_dump ")
-        running.communicate(timeout=60)
+        ended(running, site)
     assert running.returncode == 3
     document = epibackup.json("show", "latest")
     assert "ended with code -9" in failed(document)["postgresql1"]["message"]

@@ -1,12 +1,14 @@
 """Making trouble for a run, and what its documents say of it."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab import Site
+from lab import Container, Site
 
 
 def failed(document: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -40,11 +42,31 @@ def locked_table(site: Site) -> Iterator[None]:
             session.stdin.close()
 
 
-def wait_for(condition: Any, what: str, seconds: float = 60) -> None:
+def wait_for(condition: Any, what: str, seconds: float = 60, host: Container | None = None) -> None:
+    """host: whose processes are shown if it does not happen."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
+        if time.monotonic() > deadline:
+            shown = processes_of(host) if host else ""
+            raise AssertionError(f"{what} did not happen\n{shown}")
         time.sleep(0.1)
+
+
+def ended(running: "subprocess.Popen[str]", site: Site, seconds: float = 180) -> str:
+    """What a run printed, which ends by itself; if it does not, what it and the hosts do."""
+    try:
+        return running.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired as error:
+        os.killpg(running.pid, signal.SIGKILL)
+        output = running.communicate()[0]
+        shown = "\n".join(processes_of(host) for host in site.cluster.hosts.values())
+        raise AssertionError(f"the run did not end:\n{output}\n{shown}") from error
+
+
+def processes_of(host: Container) -> str:
+    """The processes of a host: what each does, how long it has been there, and what it is."""
+    columns = "pid,ppid,stat,wchan:20,etimes,args"
+    return f"{host.name}:\n" + host.run(["ps", "-e", "-ww", "-o", columns]).stdout
 
 
 def dumping(site: Site) -> bool:
