@@ -12,7 +12,9 @@ from pulumi_command import remote
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import components
+from components.archive.manifest import ServiceRecord
 from components.host_agent import agent_command, quoted
+from components.restoring import ControllerRestore, RestoreContext
 
 ANSWER_FORMAT = 1
 """The format of host.snapshot's answers that this version understands."""
@@ -54,6 +56,8 @@ class ServiceBackupArgs(TypedDict):
     """The hosts to save, without those that cannot be reached."""
     unreachable: NotRequired[Mapping[str, Mapping[str, str]]]
     """Hosts that cannot be reached, with message and hint; their service counts as failed."""
+    earlier: NotRequired[Sequence[pulumi.Resource]]
+    """The services that have to be saved before this one."""
 
 
 class SnapshotAnswer(BaseModel):
@@ -87,6 +91,8 @@ class ServiceBackup(pulumi.ComponentResource):
     title: ClassVar[str]
     """Its name for people."""
     settings_model: ClassVar[type[ServiceSettings]] = ServiceSettings
+    after: ClassVar[tuple[str, ...]] = ()
+    """Services that are saved before this one, where a run has them."""
 
     answers: Output[dict[str, dict[str, Any]]]
     problems: Output[list[str]]
@@ -111,6 +117,8 @@ class ServiceBackup(pulumi.ComponentResource):
             host: failed_answer(failure["message"], failure["hint"])
             for host, failure in args.get("unreachable", {}).items()
         }
+        one_at_a_time = self.one_at_a_time(args["settings"])
+        before: list[pulumi.Resource] = [*args.get("earlier", [])]
         for host in args["hosts"]:
             made = remote.Command(
                 f"{name}-{host['name']}",
@@ -119,12 +127,56 @@ class ServiceBackup(pulumi.ComponentResource):
                 stdin=request,
                 logging=remote.Logging.STDERR,
                 add_previous_output_in_env=False,
-                opts=ResourceOptions(parent=self, depends_on=[host["agent"]]),
+                opts=ResourceOptions(parent=self, depends_on=[host["agent"], *before]),
             )
+            if one_at_a_time:
+                before = [made]
             answers[host["name"]] = made.stdout.apply(parse_answer)
         self.answers = Output.all(**answers)
         self.problems = self.answers.apply(type(self).conclude)
         self.register_outputs({"answers": self.answers, "problems": self.problems})
+
+    @classmethod
+    def one_at_a_time(cls, settings: ServiceSettings) -> bool:
+        """Whether a host's snapshot waits for the one before it, because each of them stops
+        something. For subclasses."""
+        del settings
+        return False
+
+    @classmethod
+    def restored_with(cls, parts: Sequence[str]) -> tuple[str, ...]:
+        """Services whose hosts take the steps of a restore together, this one included; empty
+        where each host is restored by itself. For subclasses.
+
+        parts: those that were chosen; empty for all.
+        """
+        del parts
+        return ()
+
+    @classmethod
+    def spread(cls, record: ServiceRecord) -> ServiceRecord:
+        """The service as its hosts get it in a whole restore: a subclass may give hosts the
+        members of another."""
+        return record
+
+    @classmethod
+    def compare(cls, context: RestoreContext) -> list[str]:
+        """Compare a restored service with the manifest, at the barrier `host.service.COMPARE`;
+        returns warnings. Raises EpibackupError if it differs: then all hosts go back."""
+        del context
+        return []
+
+    @classmethod
+    def controller_restore(cls, context: RestoreContext) -> ControllerRestore:
+        """A restore of the chosen parts into the running service, by the controller itself, where
+        `is_restored_by_controller` says so."""
+        raise NotImplementedError(f"the hosts restore {context.record.name}")
+
+    @classmethod
+    def is_restored_by_controller(cls, parts: Sequence[str]) -> bool:
+        """Whether `controller_restore` is there for these parts."""
+        del parts
+        return False
 
     @classmethod
     def conclude(cls, answers: Mapping[str, Mapping[str, Any]]) -> list[str]:

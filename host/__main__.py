@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import traceback
-from typing import Any, Callable, Dict, List
+from typing import IO, Any, Callable, Dict, List
 
-from host import compression, packing, swap
+from host import compression, identity, packing, swap
 from host.errors import HostError
 from host.service import Delivered, HostService, Restoration, Step, run_steps, service_class
 from host.snapshot import FORMAT, Snapshot, public
@@ -42,8 +43,8 @@ def service_of(name: str) -> HostService:
 
 
 def read_request() -> Dict[str, Any]:
-    """The JSON object on standard input; empty input is an empty object."""
-    text = sys.stdin.buffer.read().decode("utf-8")
+    """The JSON object in the first line of standard input; empty input is an empty object."""
+    text = sys.stdin.buffer.readline().decode("utf-8")
     request = json.loads(text) if text.strip() else {}
     if not isinstance(request, dict):
         raise HostError("the request on standard input is no JSON object")
@@ -74,7 +75,7 @@ def snapshot(store: Store, service: str, run: str) -> Dict[str, Any]:
         try:
             worker.snapshot(made)
         except BaseException:
-            worker.release(run)
+            worker.release(folder)
             store.remove(folder)
             raise
         answer = made.answer(service)
@@ -99,10 +100,9 @@ def stream(store: Store, service: str, run: str, member: str) -> None:
             packing.send_file(candidate["source"], sys.stdout.buffer)
             sys.stdout.buffer.flush()
         else:
-            method, level = answer["compression"]
-            packing.send_tree(
-                candidate["source"], compression.Compression(method, level), sys.stdout.buffer
-            )
+            method = compression.Compression(*answer["compression"])
+            send = packing.send_cut_tree if candidate["cut"] else packing.send_tree
+            send(candidate["source"], method, sys.stdout.buffer)
 
 
 def release(store: Store, run: str) -> Dict[str, Any]:
@@ -120,7 +120,7 @@ def free(store: Store, leftover: Leftover) -> bool:
         return False
     found = service_class(leftover.service)
     if found and leftover.kind == "snapshots":
-        found().release(leftover.run)
+        found().release(leftover.path)
     return store.remove(leftover.path)
 
 
@@ -170,6 +170,7 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
         request["details"],
         request.get("options", {}),
         say,
+        meet if request.get("together", False) else alone,
     )
     with store.lock(service, "restore of run " + run):
         steps = recovery_steps(store, service, restoration)
@@ -188,8 +189,24 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
     }
 
 
+def alone(_: str) -> bool:
+    """The barriers of a host that is restored by itself hold nobody."""
+    return True
+
+
+def meet(key: str) -> bool:
+    """Tell the controller that this host has come to a barrier, and wait for its word.
+
+    It says no, or is gone, when the restore is not to go on.
+    """
+    sys.stdout.write(json.dumps({"barrier": key}) + "\n")
+    sys.stdout.flush()
+    return sys.stdin.buffer.readline() == b"go\n"
+
+
 def recovery_steps(store: Store, service: str, restoration: Restoration) -> List[Step]:
-    """What has to be put back first, because a restore of this service was killed."""
+    """What has to be put back first, because a restore of this service was killed together with
+    what would have put it back at once (`supervise`)."""
 
     def step(folder: str) -> Step:
         def put_back() -> None:
@@ -211,6 +228,11 @@ def recovery_steps(store: Store, service: str, restoration: Restoration) -> List
 def discover(service: str) -> Dict[str, Any]:
     """What the live service says about itself."""
     return {"format": FORMAT, "status": "ok", "error": None, "live": service_of(service).discover()}
+
+
+def identify() -> Dict[str, Any]:
+    """How this host calls itself."""
+    return {"format": FORMAT, "status": "ok", "error": None, "identity": identity.identity()}
 
 
 def clean(store: Store, services: List[str], remove: bool, discard: bool) -> Dict[str, Any]:
@@ -249,17 +271,21 @@ def answer_failure(work: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
     }  # fmt: skip
 
 
-def supervise(argv: List[str], timeout_seconds: int) -> Dict[str, Any]:
+def supervise(argv: List[str], timeout_seconds: int, folder: str) -> Dict[str, Any]:
     """Run the agent once more as a worker and answer for it, whatever becomes of it.
 
     A worker that is killed (the kernel's out-of-memory killer, an operator) or takes longer
-    than `timeout_seconds` is a failed service, not a failed run.
+    than `timeout_seconds` is a failed service, not a failed run; what a restore was swapping
+    is put back from the journal in its `folder`.
     """
     worker = subprocess.Popen(
         [sys.executable, sys.argv[0], "--worker", *argv],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
+    answers: List[bytes] = []
+    reader = threading.Thread(target=pass_on_barriers, args=(worker.stdout, answers), daemon=True)
+    reader.start()
 
     def end(*_: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -268,10 +294,11 @@ def supervise(argv: List[str], timeout_seconds: int) -> Dict[str, Any]:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
     try:
-        output, _ = worker.communicate(timeout=timeout_seconds)
+        worker.wait(timeout=timeout_seconds)
+        reader.join(timeout=30)
         reason = "the agent's worker ended with code %d" % worker.returncode
         with contextlib.suppress(ValueError):
-            answer = json.loads(output.decode("ascii"))
+            answer = json.loads(b"".join(answers).decode("ascii"))
             if isinstance(answer, dict):
                 return answer
     except subprocess.TimeoutExpired:
@@ -284,9 +311,26 @@ def supervise(argv: List[str], timeout_seconds: int) -> Dict[str, Any]:
         reason = "it took longer than %d seconds and was ended" % timeout_seconds
 
     def fail() -> Dict[str, Any]:
-        raise HostError(reason)
+        raise HostError(reason + recovered(folder))
 
     return answer_failure(fail)
+
+
+def recovered(folder: str) -> str:
+    """Put back what a restore was swapping when its worker was killed, and say so."""
+    if not swap.unfinished(folder):
+        return ""
+    return "; what it had replaced is back: " + ", ".join(swap.recover(folder))
+
+
+def pass_on_barriers(output: IO[bytes], answers: List[bytes]) -> None:
+    """Read a worker's output: barriers go to the controller at once, the rest into `answers`."""
+    for line in iter(output.readline, b""):
+        if line.startswith(b'{"barrier": '):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        else:
+            answers.append(line)
 
 
 def interrupt(*_: Any) -> None:
@@ -310,6 +354,7 @@ def parse(argv: List[str]) -> argparse.Namespace:
             action.add_argument("--member", required=True)
         if name == "deliver":
             action.add_argument("--kind", choices=["file", "tree"], required=True)
+    actions.add_parser("identity")
     actions.add_parser("release").add_argument("--run", required=True)
     cleaning = actions.add_parser("clean")
     cleaning.add_argument("--remove", action="store_true")
@@ -331,6 +376,7 @@ def main(argv: List[str]) -> int:
         "snapshot": lambda: snapshot(store, arguments.service, arguments.run),
         "restore": lambda: restore(store, arguments.service, arguments.run),
         "discover": lambda: discover(arguments.service),
+        "identity": identify,
         "release": lambda: release(store, arguments.run),
         "clean": lambda: clean(store, arguments.services, arguments.remove, arguments.discard),
     }
@@ -339,7 +385,13 @@ def main(argv: List[str]) -> int:
             signal.signal(signal.SIGTERM, interrupt)
             answer = answer_failure(answers[arguments.action])
         else:
-            answer = supervise(argv, arguments.timeout)
+            answer = answer_failure(
+                lambda: supervise(
+                    argv,
+                    arguments.timeout,
+                    store.restore_folder(arguments.run, arguments.service),
+                )
+            )
         json.dump(answer, sys.stdout)
         return 0
     try:

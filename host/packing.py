@@ -1,13 +1,18 @@
 """Trees of files: frozen for a snapshot, sent as tar, unpacked for a restore."""
 
+import contextlib
 import os
 import shutil
 import stat
+import subprocess
+import tarfile
 from typing import IO, Any, Iterable, List, NamedTuple
 
 from host.command import Program
 from host.compression import Compression, compressor, decompressor
+from host.errors import HostError
 from host.pipeline import PIPE_BYTES, Pipeline
+from host.store import read_json
 
 LINK_FROM_BYTES = 4 << 20
 """From this size on a frozen file is a hard link: its copy would cost time and space."""
@@ -106,6 +111,60 @@ def send_tree(base: str, compression: Compression, destination: Any) -> None:
     packer = compressor(compression)
     programs = [Program(argv) for argv in (tar, packer) if argv]
     Pipeline(programs, stdout=destination).finish()
+
+
+def send_cut_tree(listing: str, compression: Compression, destination: Any) -> None:
+    """Write the files that a listing names (`Snapshot.add_cut_tree`) to `destination`, an open
+    file, as a compressed tar, each cut to its length.
+
+    Not by GNU tar: it takes a file's length from its own look at it, and these go on growing.
+    Raises HostError if a file has become shorter than its length.
+    """
+    files = read_json(listing)["files"]
+    packer = compressor(compression)
+    if packer is None:
+        _write_tar(files, destination)
+        destination.flush()
+        return
+    pipeline = Pipeline([Program(packer)], stdin=subprocess.PIPE, stdout=destination)
+    try:
+        # A packer that has died is told by finish, not by the broken pipe.
+        with contextlib.suppress(BrokenPipeError):
+            _write_tar(files, pipeline.input)
+    except BaseException:
+        pipeline.end()
+        raise
+    pipeline.finish()
+
+
+def _write_tar(files: List[List[Any]], destination: Any) -> None:
+    with tarfile.open(mode="w|", fileobj=destination, format=tarfile.PAX_FORMAT) as archive:
+        for name, path, length in files:
+            entry = tarfile.TarInfo("./" + name)
+            if length is None:
+                status = os.stat(path)
+                entry.type = tarfile.DIRTYPE
+                _describe(entry, status)
+                archive.addfile(entry)
+                continue
+            with open(path, "rb") as source:
+                _describe(entry, os.fstat(source.fileno()))
+                entry.size = length
+                try:
+                    archive.addfile(entry, source)
+                except (tarfile.ReadError, OSError) as error:
+                    if isinstance(error, BrokenPipeError) or "unexpected end" not in str(error):
+                        raise
+                    raise HostError(
+                        "%s was cut short by its service while it was sent" % path,
+                        "run again: a replica was truncated, as after a change of leader",
+                    ) from None
+
+
+def _describe(entry: tarfile.TarInfo, status: os.stat_result) -> None:
+    entry.uid, entry.gid = status.st_uid, status.st_gid
+    entry.mode = stat.S_IMODE(status.st_mode)
+    entry.mtime = int(status.st_mtime)
 
 
 def receive_file(stored_name: str, source: IO[bytes], path: str) -> None:

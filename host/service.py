@@ -7,6 +7,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 from host.errors import HostError
 from host.snapshot import Snapshot
 
+COMPARE = "compare"
+"""The barrier at which the controller compares what was restored with the manifest."""
+
 
 def nothing() -> None:
     """The undo of a step that changes nothing that has to be put back."""
@@ -48,7 +51,11 @@ class Restoration:
     folder: the folder of the delivery, on this host, root only.
     members: what is delivered.
     details: what the snapshot said about the service (`Snapshot.details`).
-    options: chosen by the user: `rename` (old name to new), `host_map`, the service's own.
+    options: chosen by the user: `parts` (names, empty for all), `rename` (old name to new);
+        `mapped`, whether this is another host than the saved one; `host_map`, a list of
+        {"old": …, "new": …} with `name`, `address` and what `host.identity` says, for each host
+        of a service that is restored on all its hosts together.
+    meet: waits at a barrier; returns whether to go on.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Restoration:
         details: Dict[str, Any],
         options: Dict[str, Any],
         say: Callable[[str], None],
+        meet: Callable[[str], bool],
     ) -> None:
         self.run = run
         self.folder = folder
@@ -68,6 +76,21 @@ class Restoration:
         self.warnings: List[str] = []
         self.kept: List[str] = []
         self.say = say
+        self._meet = meet
+
+    def barrier(self, key: str, text: str) -> Step:
+        """A step that waits until all hosts of the restore have come to the same point.
+
+        All have the same barriers in the same order. When one host fails, none gets past the
+        next barrier: all undo their steps. At the barrier `COMPARE` the controller looks at the
+        restored cluster.
+        """
+
+        def wait() -> None:
+            if not self._meet(key):
+                raise HostError("given up, because another host could not go on")
+
+        return Step("wait until " + text, wait)
 
     def warn(self, text: str) -> None:
         """Something a person should look at, though the restore goes on."""
@@ -116,8 +139,9 @@ class HostService(abc.ABC):
         """Remove old data that `kept` lists; raises HostError if it can't."""
         raise HostError("%s is not known here" % name)
 
-    def release(self, run: str) -> None:  # noqa: B027 - most services leave nothing
-        """Remove what `snapshot` left outside its folder; called after failures too."""
+    def release(self, folder: str) -> None:  # noqa: B027 - most services leave nothing
+        """Remove what `snapshot` left outside its folder, which is still there; called after
+        failures too."""
 
 
 def run_steps(steps: List[Step], say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional
 
 from host.compression import SUFFIXES, Compression
 from host.packing import free_bytes, freeze
+from host.store import write_json
 
 FORMAT = 1
 """Version of the answer, checked by the controller."""
@@ -71,6 +72,20 @@ class Snapshot:
         """Add a folder of this snapshot as a tree, packed and compressed when it is sent."""
         self._add(self.stored_name(name + ".tar"), "tree", folder, raw_bytes, content)
 
+    def add_cut_tree(
+        self, name: str, files: List[List[Any]], content: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Add files that may go on growing as one tree, each cut to a length.
+
+        files: for each, its path in the tree, where it is, and its length in bytes; a folder has
+        no length (None). They are sent in this order.
+        """
+        listing = self.path(file_name(name) + ".files.json")
+        write_json(listing, {"files": files})
+        total = sum(length for _, _, length in files if length is not None)
+        self._add(self.stored_name(name + ".tar"), "tree", listing, total, content)
+        self.members[-1]["cut"] = True
+
     def add_paths(self, name: str, paths: List[str], content: Dict[str, Any]) -> None:
         """Freeze files and folders of the host and add them as one tree."""
         folder = self.path(name)
@@ -98,6 +113,7 @@ class Snapshot:
                 "stored_bytes": stored_bytes,
                 "content": content or {},
                 "source": source,
+                "cut": False,
             }
         )
 
@@ -119,7 +135,7 @@ class Snapshot:
 def public(answer: Dict[str, Any]) -> Dict[str, Any]:
     """An answer without what only this host needs."""
     members = [
-        {key: value for key, value in member.items() if key != "source"}
+        {key: value for key, value in member.items() if key not in ("source", "cut")}
         for member in answer["members"]
     ]
     return dict(answer, members=members)

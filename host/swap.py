@@ -9,13 +9,14 @@ import glob
 import os
 import re
 import shutil
-from typing import List, Set
+from typing import List, Sequence, Set
 
-from host import command
+from host import command, unit
 from host.errors import HostError
 from host.store import read_json, write_json
 
 JOURNAL = "swap.json"
+START_ATTEMPTS = 4
 BEFORE = re.compile(r"\.before-\d{8}T\d{6}Z$")
 
 
@@ -25,14 +26,18 @@ class Swap:
     folder: the restore's own folder, where the journal is kept.
     staged: the folder that holds the new files, each at its live path without the first slash.
     paths: the live paths to replace: files or whole folders, none inside another.
+    units: what `begin` stops; started again by `back`, and by `recover` after a kill.
     changed: those that differ, once `prepare` has compared them.
     """
 
-    def __init__(self, folder: str, staged: str, paths: List[str], run: str) -> None:
+    def __init__(
+        self, folder: str, staged: str, paths: List[str], run: str, units: Sequence[str] = ()
+    ) -> None:
         self._journal = os.path.join(folder, JOURNAL)
         self._staged = staged
         self._paths = paths
         self._run = run
+        self._units = list(units)
         self.changed: List[str] = []
 
     def before(self, path: str) -> str:
@@ -50,21 +55,43 @@ class Swap:
         Raises HostError if a file of an earlier restore of the same run is in the way, or if
         there is no space; nothing live is touched.
         """
-        self.changed = [path for path in self._paths if not same(path, self._source(path))]
-        for path in self.changed:
-            if os.path.lexists(self.before(path)):
-                raise HostError(
-                    "%s is there already: this run was restored before" % self.before(path),
-                    "remove it with epibackup clean --discard if it is no longer needed",
-                )
+        self._choose([path for path in self._paths if not same(path, self._source(path))])
         for path in self.changed:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             remove(self._new(path))
             command.run(["cp", "-a", "--", self._source(path), self._new(path)])
 
+    def prepare_moved(self) -> None:
+        """As `prepare`, for much data: it is not compared, and moved instead of copied where it
+        is on the same file system already."""
+        self._choose([path for path in self._paths if os.path.lexists(self._source(path))])
+        for path in self.changed:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            remove(self._new(path))
+            command.run(["mv", "-T", "--", self._source(path), self._new(path)])
+
+    def _choose(self, changed: List[str]) -> None:
+        for path in changed:
+            if os.path.lexists(self.before(path)):
+                raise HostError(
+                    "%s is there already: this run was restored before" % self.before(path),
+                    "remove it with epibackup clean --discard if it is no longer needed",
+                )
+        self.changed = changed
+
+    def begin(self) -> None:
+        """Stop the units, last first. From here on a kill is noticed, and they come back."""
+        self._write_journal()
+        for name in reversed(self._units):
+            unit.stop(name)
+
+    def _write_journal(self) -> None:
+        journal = {"paths": self.changed, "run": self._run, "units": self._units}
+        write_json(self._journal, journal)
+
     def put(self) -> None:
         """Rename the live files away and the new ones into their place."""
-        write_json(self._journal, {"paths": self.changed, "run": self._run})
+        self._write_journal()
         for path in self.changed:
             if os.path.lexists(path):
                 os.rename(path, self.before(path))
@@ -73,10 +100,15 @@ class Swap:
                 command.run(["restorecon", "-R", path], check=False)
 
     def back(self) -> None:
-        """Put the old files back where `put` had renamed them; removes what is new.
+        """Put the old files back where `put` had renamed them; removes what is new, and starts
+        the units if `begin` had stopped them.
 
         Can be called at any time, and again.
         """
+        begun = os.path.exists(self._journal)
+        if begun:
+            for name in reversed(self._units):
+                unit.stop(name)  # it may be running on the new files
         for path in reversed(self.changed):
             if os.path.lexists(self.before(path)):
                 remove(path)
@@ -84,6 +116,13 @@ class Swap:
             elif os.path.exists(self._journal) and not os.path.lexists(self._new(path)):
                 remove(path)  # `put` has made it where nothing had been
             remove(self._new(path))
+        if begun:
+            for name in self._units:
+                _insist(name)
+            os.unlink(self._journal)
+
+    def done(self) -> None:
+        """The new files are good: from here on a kill leaves them in place."""
         if os.path.exists(self._journal):
             os.unlink(self._journal)
 
@@ -92,6 +131,17 @@ class Swap:
 
     def _new(self, path: str) -> str:
         return "%s.new-%s" % (path, self._run)
+
+
+def _insist(name: str) -> None:
+    """Start a unit, which may have to wait for another host that is being put back as well."""
+    for attempt in range(START_ATTEMPTS):
+        try:
+            unit.restart(name)
+            return
+        except HostError:
+            if attempt == START_ATTEMPTS - 1:
+                raise
 
 
 def unfinished(folder: str) -> List[str]:
@@ -103,9 +153,10 @@ def unfinished(folder: str) -> List[str]:
 
 
 def recover(folder: str) -> List[str]:
-    """Undo the swap of a restore that was killed in it; returns the paths that are back."""
+    """Undo the swap of a restore that was killed in it, and start what it had stopped; returns
+    the paths that are back."""
     journal = read_json(os.path.join(folder, JOURNAL))
-    swap = Swap(folder, folder, [], journal["run"])
+    swap = Swap(folder, folder, [], journal["run"], journal["units"])
     swap.changed = list(journal["paths"])
     swap.back()
     return swap.changed

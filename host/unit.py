@@ -75,9 +75,12 @@ def restart(unit: str, answers: Optional[Callable[[], bool]] = None) -> None:
     deadline = time.monotonic() + START_SECONDS
     good = 0
     while restarted.code == 0 and time.monotonic() < deadline:
-        good = good + 1 if is_active(unit) and (answers is None or answers()) else 0
+        state = properties(unit).get("ActiveState")
+        good = good + 1 if state == "active" and (answers is None or answers()) else 0
         if good >= 3:
             return
+        if state == "failed":
+            break
         time.sleep(0.5)
     log = command.run(
         ["journalctl", "--unit", unit, "-n", "8", "--no-pager", "-o", "cat"], check=False

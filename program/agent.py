@@ -4,9 +4,11 @@ It needs no Pulumi engine, on purpose: a restore has to work on a machine that h
 program, an archive and the way to the hosts.
 """
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from components.errors import EpibackupError, VerificationFailed
@@ -22,6 +24,10 @@ from components.host_agent import (
 from components.ssh import SshClients
 
 Say = Callable[[str], None]
+
+Meet = Callable[[str], bool]
+"""Waits at a barrier of a restore (`host.service.Restoration.barrier`), by its key; returns
+whether the host may go on."""
 
 
 class AgentOnHost:
@@ -40,7 +46,11 @@ class AgentOnHost:
         self._check(install_command(self._directory, agent_hash(), upload), INSTALL)
 
     def call(
-        self, action: Sequence[str], request: dict[str, Any] | None, say: Say
+        self,
+        action: Sequence[str],
+        request: dict[str, Any] | None,
+        say: Say,
+        meet: Meet | None = None,
     ) -> dict[str, Any]:
         """Have the agent do something; its progress is told line by line.
 
@@ -55,13 +65,14 @@ class AgentOnHost:
         ) as process:
             if process.stdin is None or process.stdout is None or process.stderr is None:
                 raise RuntimeError("the pipes are missing")
-            process.stdin.write(json.dumps(request or {}).encode())
-            process.stdin.close()
-            last = ""
-            for line in process.stderr:
-                last = line.decode(errors="replace").rstrip()
-                say(f"{self._host}: {last}")
-            output = process.stdout.read()
+            process.stdin.write(json.dumps(request or {}).encode() + b"\n")
+            process.stdin.flush()
+            if meet is None:
+                process.stdin.close()
+            with ThreadPoolExecutor(1) as pool:
+                progress = pool.submit(self._tell, process.stderr, say)
+                output = _answer(process.stdout, process.stdin, meet)
+                last = progress.result()
         try:
             answer: dict[str, Any] = json.loads(output)
         except ValueError:
@@ -70,6 +81,14 @@ class AgentOnHost:
             error = answer["error"]
             raise EpibackupError(f"{self._host}: {error['message']}", error["hint"])
         return answer
+
+    def _tell(self, errors: IO[bytes], say: Say) -> str:
+        """Pass progress on; returns the last line."""
+        last = ""
+        for line in errors:
+            last = line.decode(errors="replace").rstrip()
+            say(f"{self._host}: {last}")
+        return last
 
     def deliver(self, action: Sequence[str], chunks: Iterable[bytes]) -> None:
         """Send a member; raises EpibackupError if the host refuses it, and whatever `chunks`
@@ -98,6 +117,21 @@ class AgentOnHost:
             raise EpibackupError(
                 f"the agent could not be installed on {self._host}: {done.stderr.strip()[-500:]}"
             )
+
+
+def _answer(output: IO[bytes], stdin: IO[bytes], meet: Meet | None) -> bytes:
+    """An agent's answer; at barriers on the way it is told whether to go on."""
+    answer = b""
+    for line in output:
+        if meet is None or not line.startswith(b'{"barrier": '):
+            answer += line
+        elif meet(json.loads(line)["barrier"]):
+            with contextlib.suppress(BrokenPipeError):  # it has died, and says nothing more
+                stdin.write(b"go\n")
+                stdin.flush()
+        else:
+            stdin.close()
+    return answer
 
 
 def _send(chunks: Iterable[bytes], stdin: IO[bytes]) -> None:

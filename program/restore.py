@@ -1,19 +1,23 @@
 """A restore: which members go where, and having the agents put them there.
 
 Everything is delivered and checked before anything live is touched; what happens on a host
-then is the service's own (host.service), with its own way back.
+then is the service's own (host.service), with its own way back. Hosts of a service whose data
+belong together take their steps together, from barrier to barrier: all of them, or none.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.archive.manifest import HostRecord, Manifest, Member
+from components.archive.manifest import HostRecord, Manifest, Member, ServiceRecord
 from components.archive.reader import ArchiveReader
 from components.errors import EpibackupError, NotFound, UsageError
+from components.service import ServiceBackup, service_types
 from components.ssh import SshClients
-from program.agent import AgentOnHost
+from host.service import COMPARE
+from program.agent import AgentOnHost, Meet
 from program.inventory import unknown_name
 
 Say = Callable[[str], None]
@@ -37,34 +41,88 @@ class Wanted:
 
 @dataclass(frozen=True)
 class HostRestore:
-    """One service's restore on one host."""
+    """One service's restore on one host.
+
+    address: where the saved host was reached, which others may have known it by.
+    together: the services whose hosts take their steps together with this one.
+    """
 
     service: str
     source: str
+    address: str
     host: str
     members: tuple[Member, ...]
     request: dict[str, Any]
+    together: tuple[str, ...] = ()
 
 
-def plan_restore(manifest: Manifest, wanted: Wanted) -> list[HostRestore]:
+@dataclass(frozen=True)
+class Planned:
+    """What a restore does: on hosts, and by the controller itself into running services."""
+
+    on_hosts: tuple[HostRestore, ...]
+    by_controller: tuple[ServiceRecord, ...] = ()
+
+    def groups(self) -> list[list[HostRestore]]:
+        """Restores on hosts in their order; those of one group are done together."""
+        groups: dict[tuple[str, ...], list[HostRestore]] = {}
+        for item in self.on_hosts:
+            groups.setdefault(item.together or (item.service, item.host), []).append(item)
+        return list(groups.values())
+
+
+def plan_restore(manifest: Manifest, wanted: Wanted) -> Planned:
     """What goes where; raises UsageError or NotFound for what the archive has not."""
     _check_names(manifest, wanted)
-    planned = []
+    types = service_types()
+    chosen = _services_with_companions(manifest, wanted)
+    on_hosts, by_controller = [], []
     for service in manifest.services:
-        if wanted.services and service.name not in wanted.services:
+        if service.name not in chosen:
             continue
-        for record in service.hosts:
+        kind = types.get(service.name, ServiceBackup)
+        if kind.is_restored_by_controller(wanted.parts):
+            if any(_chosen(record, wanted) for record in service.hosts):
+                by_controller.append(service)
+            continue
+        for record in (service if wanted.parts else kind.spread(service)).hosts:
             if wanted.hosts and record.host not in wanted.hosts:
                 continue
             members = _chosen(record, wanted)
             if members:
-                planned.append(_host_restore(service.name, record, members, wanted))
-    if not planned:
+                together = kind.restored_with(wanted.parts)
+                on_hosts.append(_host_restore(service.name, record, members, wanted, together))
+    if not on_hosts and not by_controller:
         raise NotFound(
             f"run {manifest.run} has nothing of what was asked for",
             f"see what it has: epibackup show {manifest.run}",
         )
-    return planned
+    return Planned(tuple(on_hosts), tuple(by_controller))
+
+
+def _services_with_companions(manifest: Manifest, wanted: Wanted) -> set[str]:
+    """The chosen services, and those without which they cannot be restored."""
+    saved = {
+        service.name
+        for service in manifest.services
+        if any(record.members for record in service.hosts)
+    }
+    chosen = set(wanted.services) or {service.name for service in manifest.services}
+    for name in sorted(chosen & saved):
+        companions = service_types().get(name, ServiceBackup).restored_with(wanted.parts)
+        missing = sorted(set(companions) - saved)
+        if missing:
+            raise NotFound(
+                f"{name} can only be restored together with {' and '.join(missing)}, which run "
+                f"{manifest.run} has not",
+                "restore another run, or single parts: --part",
+            )
+        if companions and wanted.hosts:
+            raise UsageError(
+                f"{name} can only be restored on all its hosts together", "leave out --host"
+            )
+        chosen |= set(companions)
+    return chosen
 
 
 def _check_names(manifest: Manifest, wanted: Wanted) -> None:
@@ -82,7 +140,14 @@ def _check_names(manifest: Manifest, wanted: Wanted) -> None:
         if name not in hosts:
             raise unknown_name(f"host in run {manifest.run}:", name, sorted(hosts))
     parts = sorted(
-        {str(member.content["part"]) for member in manifest.members() if "part" in member.content}
+        {
+            part
+            for service in manifest.services
+            if not wanted.services or service.name in wanted.services
+            for record in service.hosts
+            for member in record.members
+            for part in member.part_names()
+        }
     )
     for name in [*wanted.parts, *wanted.rename]:
         if name not in parts:
@@ -94,7 +159,7 @@ def _check_names(manifest: Manifest, wanted: Wanted) -> None:
 def _chosen(record: HostRecord, wanted: Wanted) -> tuple[Member, ...]:
     if not wanted.parts:
         return tuple(record.members)
-    named = [member for member in record.members if member.content.get("part") in wanted.parts]
+    named = [member for member in record.members if set(member.part_names()) & set(wanted.parts)]
     if not named:
         return ()
     others = [member for member in record.members if member.content.get("always")]
@@ -103,7 +168,11 @@ def _chosen(record: HostRecord, wanted: Wanted) -> tuple[Member, ...]:
 
 
 def _host_restore(
-    service: str, record: HostRecord, members: tuple[Member, ...], wanted: Wanted
+    service: str,
+    record: HostRecord,
+    members: tuple[Member, ...],
+    wanted: Wanted,
+    together: tuple[str, ...],
 ) -> HostRestore:
     host = wanted.host_map.get(record.host, record.host)
     request = {
@@ -118,14 +187,22 @@ def _host_restore(
             "mapped": host != record.host,
         },
     }
-    return HostRestore(service, record.host, host, members, request)
+    return HostRestore(service, record.host, record.address, host, members, request, together)
 
 
 class Restorer:
     """Carries out what `plan_restore` has planned, on hosts that can be reached."""
 
-    def __init__(self, clients: SshClients, run: str, host_directory: str, say: Say) -> None:
+    def __init__(
+        self,
+        clients: SshClients,
+        addresses: Mapping[str, str],
+        run: str,
+        host_directory: str,
+        say: Say,
+    ) -> None:
         self._clients = clients
+        self._addresses = addresses
         self._run = run
         self._directory = host_directory
         self._say = say
@@ -135,6 +212,30 @@ class Restorer:
         hosts = sorted({item.host for item in planned})
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda host: self._agent(host).install(), hosts))
+
+    def map_hosts(self, planned: Sequence[HostRestore]) -> None:
+        """Tell the hosts of each group what all of them are called, and were."""
+        for group in Planned(tuple(planned)).groups():
+            if not group[0].together:
+                continue
+            sides = {
+                item.source: {
+                    "old": {
+                        "name": item.source,
+                        "address": item.address,
+                        **item.request["details"].get("host", {}),
+                    },
+                    "new": {
+                        "name": item.host,
+                        "address": self._addresses[item.host],
+                        **self._agent(item.host).call(["identity"], None, _ignore)["identity"],
+                    },
+                }
+                for item in group
+            }
+            for item in group:
+                item.request["options"]["host_map"] = list(sides.values())
+                item.request["together"] = True
 
     def describe(self, item: HostRestore) -> dict[str, Any]:
         """The steps for a host, which looks at what it has but changes nothing."""
@@ -151,9 +252,28 @@ class Restorer:
             for done in work:
                 done.result()
 
-    def restore(self, item: HostRestore) -> dict[str, Any]:
-        """Have a host restore what was delivered; raises EpibackupError if it went back."""
-        return self._call(item, dry_run=False)
+    def restore(
+        self, group: Sequence[HostRestore], compare: Callable[[], None]
+    ) -> list[dict[str, Any]]:
+        """Have the hosts of a group restore what was delivered, together.
+
+        compare: called when all have come to the barrier `COMPARE`; raises EpibackupError if
+        what was restored is not what was saved.
+        Raises EpibackupError if they went back, all of them.
+        """
+        barrier = _Barrier(len(group), compare)
+        with ThreadPoolExecutor(len(group)) as pool:
+            work = [pool.submit(self._restore, item, barrier) for item in group]
+        if barrier.failure:
+            raise barrier.failure
+        return [done.result() for done in work]
+
+    def _restore(self, item: HostRestore, barrier: "_Barrier") -> dict[str, Any]:
+        try:
+            return self._call(item, dry_run=False, meet=barrier.meet if item.together else None)
+        except BaseException as error:
+            barrier.fail(error)
+            raise
 
     def forget(self, planned: Sequence[HostRestore]) -> None:
         """Remove what was delivered, after a failure."""
@@ -171,9 +291,51 @@ class Restorer:
         action = ["deliver", item.service, "--run", self._run, "--member", member.name]
         self._agent(item.host).deliver([*action, "--kind", member.kind], reader.chunks(member))
 
-    def _call(self, item: HostRestore, dry_run: bool) -> dict[str, Any]:
+    def _call(self, item: HostRestore, dry_run: bool, meet: Meet | None = None) -> dict[str, Any]:
         action = ["restore", item.service, "--run", self._run]
-        return self._agent(item.host).call(action, {**item.request, "dry_run": dry_run}, self._say)
+        request = {**item.request, "dry_run": dry_run}
+        return self._agent(item.host).call(action, request, self._say, meet)
+
+
+class _Barrier:
+    """Where the hosts of a group wait for each other, again and again, until one of them fails.
+
+    failure: the first one's error.
+    """
+
+    def __init__(self, hosts: int, compare: Callable[[], None]) -> None:
+        self._compare = compare
+        self._keys: set[str] = set()
+        self._barrier = threading.Barrier(hosts, self._all_are_here)
+        self._lock = threading.Lock()
+        self.failure: BaseException | None = None
+
+    def meet(self, key: str) -> bool:
+        """Wait for the others; returns whether to go on."""
+        with self._lock:
+            self._keys.add(key)
+        try:
+            self._barrier.wait()
+        except threading.BrokenBarrierError:
+            return False
+        except BaseException as error:  # what `compare` has raised
+            self.fail(error)
+            return False
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """A host has failed: the others are sent back."""
+        with self._lock:
+            self.failure = self.failure or error
+        self._barrier.abort()
+
+    def _all_are_here(self) -> None:
+        with self._lock:
+            keys, self._keys = self._keys, set()
+        if len(keys) > 1:
+            raise EpibackupError(f"hosts wait at different barriers: {', '.join(sorted(keys))}")
+        if keys == {COMPARE}:
+            self._compare()
 
 
 def _ignore(_: str) -> None:

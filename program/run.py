@@ -6,8 +6,9 @@ declare the same resources.
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from components.ssh import SshHost
 from program import project
 from program.catalog import add_entry, entry_of
 from program.key_agent import lend_keys, socket_path
-from program.plan import Plan, check_here, problems_here
+from program.plan import Plan, ServicePlan, check_here, problems_here
 from program.probe import Probed, probe
 
 ERROR_FILE = "archive-error.json"
@@ -134,8 +135,8 @@ def _declare_services(
     plan: Plan, ready: Ready, agents: Mapping[str, HostAgent]
 ) -> list[ServiceBackup]:
     types = service_types()
-    made = []
-    for service in plan.services:
+    made: dict[str, ServiceBackup] = {}
+    for service in in_order(plan.services):
         usable = [name for name in service.hosts if name in agents]
         problems = {name: ready.problem(name) for name in service.hosts}
         hosts = [
@@ -146,22 +147,30 @@ def _declare_services(
             )
             for name in usable
         ]
-        made.append(
-            types[service.name](
-                service.name,
-                {
-                    "run": ready.run,
-                    "agent_hash": agent_hash(),
-                    "host_directory": plan.settings.host_directory,
-                    "timeout_seconds": plan.settings.snapshot_timeout_seconds,
-                    "settings": service.settings,
-                    "compression": plan.settings.compression.model_dump(),
-                    "hosts": hosts,
-                    "unreachable": {name: told for name, told in problems.items() if told},
-                },
-            )
+        kind = types[service.name]
+        made[service.name] = kind(
+            service.name,
+            {
+                "run": ready.run,
+                "agent_hash": agent_hash(),
+                "host_directory": plan.settings.host_directory,
+                "timeout_seconds": plan.settings.snapshot_timeout_seconds,
+                "settings": service.settings,
+                "compression": plan.settings.compression.model_dump(),
+                "hosts": hosts,
+                "unreachable": {name: told for name, told in problems.items() if told},
+                "earlier": [made[name] for name in kind.after if name in made],
+            },
         )
-    return made
+    return list(made.values())
+
+
+def in_order(services: Sequence[ServicePlan]) -> list[ServicePlan]:
+    """Services so that each comes after those it has to be saved after."""
+    types = service_types()
+    by_name = {service.name: service for service in services}
+    order = TopologicalSorter({name: types[name].after for name in by_name}).static_order()
+    return [by_name[name] for name in order if name in by_name]
 
 
 def _request(plan: Plan, run: str) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class Member(_Model):
         """The member's name without service and host."""
         return self.path.split("/", 2)[2]
 
+    def part_names(self) -> list[str]:
+        """What --part may call it: its content's `part`, and `parts` where it holds several."""
+        names = [self.content["part"]] if "part" in self.content else []
+        return [str(name) for name in [*names, *self.content.get("parts", [])]]
+
 
 class HostRecord(_Model):
     """One service on one host."""

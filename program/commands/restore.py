@@ -2,15 +2,20 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.prompt import Confirm
 
+from components.archive.manifest import Manifest, ServiceRecord
 from components.archive.naming import cluster_label
 from components.archive.reader import ArchiveReader, open_archive
 from components.errors import EpibackupError, PreflightRefused, UsageError
 from components.host_agent import agent_hash
+from components.restoring import ControllerRestore, RestoreContext
+from components.service import service_types
 from components.ssh import SshClients, SshHost
 from program import output
 from program.build_directory import BuildDirectory, read_build_directory
@@ -20,7 +25,7 @@ from program.inventory import unknown_name
 from program.options import Settings
 from program.plan import check_key, ssh_host
 from program.probe import probe
-from program.restore import HostRestore, Restorer, Wanted, plan_restore
+from program.restore import HostRestore, Planned, Restorer, Wanted, plan_restore
 from program.runs import find_run
 
 
@@ -47,15 +52,14 @@ def restore(
         _check_hosts(hosts, settings.host_directory, stack)
         output.say(f"run {found.run} of {manifest.cluster} from {target.url}/{found.key}")
         with SshClients(hosts) as clients:
-            restorer = Restorer(clients, found.run, settings.host_directory, output.say)
-            restorer.install(planned)
-            steps = _describe(restorer, planned, as_json)
+            work = _Work(planned, manifest, reader, clients, settings, wanted, build, found.run)
+            steps = work.describe(hosts, as_json)
             if dry_run:
-                _finish({"run": found.run, "dry_run": True, "hosts": steps}, as_json)
+                _finish({"run": found.run, "dry_run": True, **steps}, as_json)
                 return
             _confirm(yes, found.run)
-            reports = _carry_out(restorer, reader, planned)
-    _finish({"run": found.run, "dry_run": False, "hosts": reports}, as_json)
+            reports = work.carry_out()
+    _finish({"run": found.run, "dry_run": False, **reports}, as_json)
 
 
 def build_of(settings: Settings) -> BuildDirectory:
@@ -68,13 +72,13 @@ def build_of(settings: Settings) -> BuildDirectory:
     return read_build_directory(Path(settings.build))
 
 
-def _hosts(
-    planned: Sequence[HostRestore], settings: Settings, build: BuildDirectory
-) -> list[SshHost]:
+def _hosts(planned: Planned, settings: Settings, build: BuildDirectory) -> list[SshHost]:
     """How the hosts that get data are reached; raises UsageError for one nobody knows."""
     known = build.inventory.hosts
-    found = {}
-    for item in planned:
+    found: dict[str, SshHost] = {}
+    for record in planned.by_controller:
+        found |= {name: ssh_host(known[name], settings) for name in service_hosts(record, build)}
+    for item in planned.on_hosts:
         if item.host not in known:
             error = unknown_name("host in this inventory:", item.host, list(known))
             raise UsageError(
@@ -96,29 +100,22 @@ def _check_hosts(hosts: list[SshHost], host_directory: str, stack: str) -> None:
         raise PreflightRefused("\n".join(problem.message for problem in problems), problems[0].hint)
 
 
-def _describe(
-    restorer: Restorer, planned: Sequence[HostRestore], as_json: bool
-) -> list[dict[str, Any]]:
-    """Ask every host what it would do, and tell."""
-    described = []
-    for item in planned:
-        answer = restorer.describe(item)
-        described.append(
-            {
-                "service": item.service,
-                "host": item.host,
-                "from": item.source,
-                "steps": answer["steps"],
-            }
+def service_hosts(record: ServiceRecord, build: BuildDirectory) -> list[str]:
+    """A service's hosts in the inventory of today; raises UsageError if it has none."""
+    groups = service_types()[record.name].groups
+    names = [name for group in groups for name in build.inventory.groups.get(group, [])]
+    if not names:
+        raise UsageError(
+            f"the inventory has no host in {' or '.join(groups)}: {record.name} runs nowhere",
+            "give the build directory of the cluster to restore into: -b",
         )
-        if not as_json:
-            origin = "" if item.source == item.host else f" (saved from {item.source})"
-            output.console.print(
-                f"{item.service} on {item.host}{origin}", style="bold", markup=False
-            )
-            for number, step in enumerate(answer["steps"], start=1):
-                output.say(f"  {number}. {step}")
-    return described
+    return list(dict.fromkeys(names))
+
+
+def _show_steps(title: str, steps: Sequence[str]) -> None:
+    output.console.print(title, style="bold", markup=False)
+    for number, step in enumerate(steps, start=1):
+        output.say(f"  {number}. {step}")
 
 
 def _confirm(yes: bool, run: str) -> None:
@@ -130,33 +127,97 @@ def _confirm(yes: bool, run: str) -> None:
         raise UsageError("nothing was restored: not confirmed")
 
 
-def _carry_out(
-    restorer: Restorer, reader: ArchiveReader, planned: Sequence[HostRestore]
-) -> list[dict[str, Any]]:
-    """Deliver everything, then restore host by host; the first failure ends it."""
-    reports = []
-    try:
-        restorer.deliver(reader, planned)
-        for item in planned:
-            answer = restorer.restore(item)
-            reports.append(
-                {
-                    "service": item.service,
-                    "host": item.host,
-                    "from": item.source,
-                    **{key: answer[key] for key in ("steps", "warnings", "kept")},
-                }
+@dataclass
+class _Work:
+    """A planned restore and what it needs."""
+
+    planned: Planned
+    manifest: Manifest
+    reader: ArchiveReader
+    clients: SshClients
+    settings: Settings
+    wanted: Wanted
+    build: BuildDirectory
+    run: str
+
+    def describe(self, hosts: Sequence[SshHost], as_json: bool) -> dict[str, Any]:
+        """Ask every host, and the controller's own side, what it would do; and tell."""
+        addresses = {host.name: host.address for host in hosts}
+        directory = self.settings.host_directory
+        self._restorer = Restorer(self.clients, addresses, self.run, directory, output.say)
+        self._restorer.install(self.planned.on_hosts)
+        self._restorer.map_hosts(self.planned.on_hosts)
+        described = []
+        for item in self.planned.on_hosts:
+            steps = self._restorer.describe(item)["steps"]
+            described.append({**_names(item), "steps": steps})
+            if not as_json:
+                origin = "" if item.source == item.host else f" (saved from {item.source})"
+                _show_steps(f"{item.service} on {item.host}{origin}", steps)
+        inside = []
+        self._inside = {
+            record.name: self._controller_restore(record) for record in self.planned.by_controller
+        }
+        for name, work in self._inside.items():
+            steps = work.plan()
+            inside.append({"service": name, "steps": steps})
+            if not as_json:
+                _show_steps(f"{name}, as it runs", steps)
+        return {"hosts": described, "services": inside}
+
+    def carry_out(self) -> dict[str, Any]:
+        """Deliver everything, then restore group by group; the first failure ends it."""
+        reports: list[dict[str, Any]] = []
+        inside: list[dict[str, Any]] = []
+        try:
+            self._restorer.deliver(self.reader, self.planned.on_hosts)
+            for group in self.planned.groups():
+                answers = self._restorer.restore(group, partial(self._compare, group))
+                reports += [
+                    {**_names(item), **{key: answer[key] for key in ("steps", "warnings", "kept")}}
+                    for item, answer in zip(group, answers, strict=True)
+                ]
+            for name, work in self._inside.items():
+                inside.append({"service": name, **work.run()})
+        except EpibackupError as error:
+            self._restorer.forget(self.planned.on_hosts)
+            done = [f"{report['service']} on {report['host']}" for report in reports]
+            done += [report["service"] for report in inside]
+            untouched = (
+                "what was restored before stays: " + ", ".join(done)
+                if done
+                else "nothing live was changed"
             )
-    except EpibackupError as error:
-        restorer.forget(planned)
-        done = [f"{report['service']} on {report['host']}" for report in reports]
-        untouched = (
-            "what was restored before stays: " + ", ".join(done)
-            if done
-            else "nothing live was changed"
+            raise type(error)(f"{error.message}\n{untouched}", error.hint) from error
+        return {"hosts": reports, "services": inside}
+
+    def _compare(self, group: Sequence[HostRestore]) -> None:
+        """Have the services of a group look at what was restored."""
+        for name in sorted({item.service for item in group}):
+            record = next(record for record in self.manifest.services if record.name == name)
+            hosts = [item.host for item in group if item.service == name]
+            for warning in service_types()[name].compare(self._context(record, hosts)):
+                output.say(f"warning: {warning}")
+
+    def _controller_restore(self, record: ServiceRecord) -> ControllerRestore:
+        context = self._context(record, service_hosts(record, self.build))
+        return service_types()[record.name].controller_restore(context)
+
+    def _context(self, record: ServiceRecord, hosts: Sequence[str]) -> RestoreContext:
+        return RestoreContext(
+            record=record,
+            reader=self.reader,
+            clients=self.clients,
+            hosts=hosts,
+            settings=self.settings.of_service(record.name),
+            say=output.say,
+            parts=self.wanted.parts,
+            rename=self.wanted.rename,
         )
-        raise type(error)(f"{error.message}\n{untouched}", error.hint) from error
-    return reports
+
+
+def _names(item: HostRestore) -> dict[str, Any]:
+    return {"service": item.service, "host": item.host, "from": item.source}
 
 
 def _finish(document: dict[str, Any], as_json: bool) -> None:
@@ -167,6 +228,9 @@ def _finish(document: dict[str, Any], as_json: bool) -> None:
         output.say("dry run: nothing was changed")
         return
     output.say("restored and compared with the backup")
+    for report in document["services"]:
+        for line in report.get("lines", []):
+            output.say(line)
     for report in document["hosts"]:
         for kept in report["kept"]:
             output.say(f"old data on {report['host']}: {kept}")

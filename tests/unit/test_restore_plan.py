@@ -71,7 +71,7 @@ def store(folder: Path, made: Manifest, suffix: str = "") -> None:
 
 
 def test_everything_goes_back_where_it_came_from_by_default() -> None:
-    planned = plan_restore(manifest(), Wanted())
+    planned = plan_restore(manifest(), Wanted()).on_hosts
     assert [(item.service, item.source, item.host, len(item.members)) for item in planned] == [
         ("haproxy", "lb1", "lb1", 1),
         ("postgresql", "db1", "db1", 3),
@@ -80,14 +80,15 @@ def test_everything_goes_back_where_it_came_from_by_default() -> None:
 
 
 def test_a_part_comes_with_what_it_always_needs() -> None:
-    planned = plan_restore(manifest(), Wanted(parts=["shop"], rename={"shop": "shop2"}))
+    planned = plan_restore(manifest(), Wanted(parts=["shop"], rename={"shop": "shop2"})).on_hosts
     assert [item.service for item in planned] == ["postgresql"]
     assert [member.name for member in planned[0].members] == ["shop.dump.zst", "globals.sql.zst"]
     assert planned[0].request["options"]["rename"] == {"shop": "shop2"}
 
 
 def test_a_host_gets_another_ones_data() -> None:
-    planned = plan_restore(manifest(), Wanted(services=["postgresql"], host_map={"db1": "db9"}))
+    wanted = Wanted(services=["postgresql"], host_map={"db1": "db9"})
+    planned = plan_restore(manifest(), wanted).on_hosts
     assert (planned[0].source, planned[0].host) == ("db1", "db9")
     assert planned[0].request["options"]["mapped"] is True
 
