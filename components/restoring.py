@@ -21,6 +21,8 @@ class RestoreContext:
     settings: the service's section of the stack configuration.
     parts: those that were chosen; empty for all. rename: from a part's saved name to its new one.
     say: takes a line of progress or a warning.
+    live: what the service on a host says about itself (`HostService.discover`); raises
+        EpibackupError if it is not there.
     """
 
     record: ServiceRecord
@@ -29,6 +31,7 @@ class RestoreContext:
     hosts: Sequence[str]
     settings: Any
     say: Say
+    live: Callable[[str], dict[str, Any]]
     parts: Sequence[str] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
 

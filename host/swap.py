@@ -35,7 +35,7 @@ class Swap:
     ) -> None:
         self._journal = os.path.join(folder, JOURNAL)
         self._staged = staged
-        self._paths = paths
+        self.paths = paths
         self._run = run
         self._units = list(units)
         self.changed: List[str] = []
@@ -55,7 +55,7 @@ class Swap:
         Raises HostError if a file of an earlier restore of the same run is in the way, or if
         there is no space; nothing live is touched.
         """
-        self._choose([path for path in self._paths if not same(path, self._source(path))])
+        self._choose([path for path in self.paths if not same(path, self._source(path))])
         for path in self.changed:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             remove(self._new(path))
@@ -64,7 +64,7 @@ class Swap:
     def prepare_moved(self) -> None:
         """As `prepare`, for much data: it is not compared, and moved instead of copied where it
         is on the same file system already."""
-        self._choose([path for path in self._paths if os.path.lexists(self._source(path))])
+        self._choose([path for path in self.paths if os.path.lexists(self._source(path))])
         for path in self.changed:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             remove(self._new(path))
@@ -156,7 +156,7 @@ def recover(folder: str) -> List[str]:
     """Undo the swap of a restore that was killed in it, and start what it had stopped; returns
     the paths that are back."""
     journal = read_json(os.path.join(folder, JOURNAL))
-    swap = Swap(folder, folder, [], journal["run"], journal["units"])
+    swap = Swap(folder, folder, [], journal["run"], journal.get("units", []))
     swap.changed = list(journal["paths"])
     swap.back()
     return swap.changed

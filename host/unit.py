@@ -1,5 +1,7 @@
 """systemd units of the services on a host."""
 
+import os
+import re
 import time
 from typing import Callable, Dict, List, Optional
 
@@ -11,8 +13,8 @@ START_SECONDS = 60
 
 
 def properties(unit: str) -> Dict[str, str]:
-    """A unit's state and files: LoadState, ActiveState, MainPID, FragmentPath, DropInPaths."""
-    names = "LoadState,ActiveState,SubState,MainPID,FragmentPath,DropInPaths,NeedDaemonReload"
+    """A unit's state, files and commands, by systemd's names."""
+    names = "LoadState,ActiveState,MainPID,FragmentPath,DropInPaths,User,ExecStart,EnvironmentFiles"
     shown = command.run(["systemctl", "show", "--property=" + names, "--", unit])
     return dict(line.partition("=")[::2] for line in shown.stdout.splitlines() if "=" in line)
 
@@ -32,6 +34,12 @@ def files(unit: str) -> List[str]:
     known = properties(unit)
     paths = [known.get("FragmentPath", ""), *known.get("DropInPaths", "").split()]
     return [path for path in paths if path]
+
+
+def environment_files(unit: str) -> List[str]:
+    """The environment files that the unit names and that are there."""
+    listed = properties(unit).get("EnvironmentFiles", "")
+    return [path for path in re.findall(r"(/\S+) \(", listed) if os.path.isfile(path)]
 
 
 def names(*patterns: str) -> List[str]:
@@ -64,15 +72,19 @@ def reload(unit: str) -> None:
     command.run(["systemctl", "reload", "--", unit])
 
 
-def restart(unit: str, answers: Optional[Callable[[], bool]] = None) -> None:
+def restart(
+    unit: str,
+    answers: Optional[Callable[[], bool]] = None,
+    timeout_seconds: float = START_SECONDS,
+) -> None:
     """Restart a unit and wait until it stays up and – if given – answers.
 
-    Raises HostError with the unit's last log lines if it does not within START_SECONDS.
+    Raises HostError with the unit's last log lines if it does not in that time.
     """
     command.run(["systemctl", "daemon-reload"])
     command.run(["systemctl", "reset-failed", "--", unit], check=False)
     restarted = command.run(["systemctl", "restart", "--", unit], check=False)
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + timeout_seconds
     good = 0
     while restarted.code == 0 and time.monotonic() < deadline:
         state = properties(unit).get("ActiveState")

@@ -237,6 +237,13 @@ class Restorer:
                 item.request["options"]["host_map"] = list(sides.values())
                 item.request["together"] = True
 
+    def discover(self, service: str, host: str) -> dict[str, Any]:
+        """What a service on a host says about itself."""
+        agent = self._agent(host)
+        agent.install()
+        live: dict[str, Any] = agent.call(["discover", service], None, _ignore)["live"]
+        return live
+
     def describe(self, item: HostRestore) -> dict[str, Any]:
         """The steps for a host, which looks at what it has but changes nothing."""
         return self._call(item, dry_run=True)

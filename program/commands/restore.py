@@ -211,6 +211,7 @@ class _Work:
             hosts=hosts,
             settings=self.settings.of_service(record.name),
             say=output.say,
+            live=partial(self._restorer.discover, record.name),
             parts=self.wanted.parts,
             rename=self.wanted.rename,
         )

@@ -14,6 +14,9 @@ from lab import Cluster, Container, Definition, HostDefinition, Image, Site, obt
 from lab.cluster import DATABASE_HOST, EVERY_HOST, LOAD_BALANCER_HOST, claimed_network
 from lab.image import BASE
 from lab.machine import Report
+from tests.lab.kafka_site import clean_kafka_site, kafka_site
+
+__all__ = ["clean_kafka_site", "kafka_site"]
 
 
 @pytest.fixture(scope="session")
