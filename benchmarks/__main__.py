@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import data, ways
+from benchmarks import data, kafka, ways
 from benchmarks.ways import Measured
 from lab import Cluster, Definition, HostDefinition, Site, obtain_image
 from lab.cluster import LOAD_BALANCER_HOST, claimed_network
@@ -35,15 +35,18 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--gib", type=float, nargs="+", default=[2, 8], help="data, both hosts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hosts", type=int, default=10, help="hosts of the run without data")
-    parser.add_argument("--only", choices=["data", "empty"])
+    parser.add_argument("--only", choices=["data", "empty", "kafka"])
     options = parser.parse_args(argv)
     obtain_image(BASE, say)
     print(_machine())  # noqa: T201
-    if options.only != "data":
+    wanted = [options.only] if options.only else ["empty", "data", "kafka"]
+    if "empty" in wanted:
         print("\n".join(empty_runs(options.hosts, options.rounds)))  # noqa: T201
-    if options.only != "empty":
+    if "data" in wanted:
         require_tools(("rsync",), say)
         print("\n".join(data_runs(options.gib, options.rounds)))  # noqa: T201
+    if "kafka" in wanted:
+        print("\n".join(kafka.runs([1, 10], options.rounds, say)))  # noqa: T201
 
 
 def _machine() -> str:

@@ -46,11 +46,14 @@ def epibackup(product: Product, watched: bool = False) -> Measured:
     return Measured(seconds, size, memory.controller_bytes, memory.agent_bytes)
 
 
-def hand_made(cluster: Cluster, folder: Path) -> Measured:
-    """`ssh host 'sudo tar | zstd -3 -T0' > file` for all hosts in parallel."""
+def hand_made(cluster: Cluster, folder: Path, saved: str = FOLDER) -> Measured:
+    """`ssh host 'sudo tar | zstd -3 -T0' > file` for all hosts in parallel.
+
+    saved: a folder of each host, relative to /. Files that change meanwhile are no failure here.
+    """
 
     def save(name: str) -> int:
-        command = f"sudo tar -C / -c {FOLDER} | zstd -3 -T0 -q -c"
+        command = f"sudo tar -C / --warning=no-file-changed -c {saved} | zstd -3 -T0 -q -c"
         with (folder / f"{name}.tar.zst").open("wb") as file:
             subprocess.run([*cluster.ssh_command(name), command], stdout=file, check=True)
         return (folder / f"{name}.tar.zst").stat().st_size

@@ -18,7 +18,7 @@ import threading
 import traceback
 from typing import IO, Any, Callable, Dict, List
 
-from host import compression, identity, packing, swap
+from host import command, compression, identity, packing, swap
 from host.errors import HostError
 from host.service import Delivered, HostService, Restoration, Step, run_steps, service_class
 from host.snapshot import FORMAT, Snapshot, public
@@ -84,8 +84,18 @@ def snapshot(store: Store, service: str, run: str) -> Dict[str, Any]:
         return public(answer)
 
 
+def give_way() -> None:
+    """Let the host's services go first: this process and its children get the processor and the
+    disk when nobody else wants them as much."""
+    os.nice(10)
+    if command.find("ionice"):
+        argv = ["ionice", "--class", "best-effort", "--classdata", "7"]
+        command.run([*argv, "--pid", str(os.getpid())], check=False)
+
+
 def stream(store: Store, service: str, run: str, member: str) -> None:
     """Write one member of a snapshot, as it is stored in the archive, to standard output."""
+    give_way()
     folder = store.snapshot_folder(run, service)
     if not os.path.isdir(folder):
         raise HostError("there is no snapshot of %s for run %s on this host" % (service, run))

@@ -49,6 +49,11 @@ IN_FLIGHT = 4
 that they can be sent again without being stored twice."""
 
 LARGEST_SECRET_BYTES = 4096
+REASON = re.compile(
+    r"(?:Bootstrap (?:connection|attempt) to \S+ failed|Connection failed): "
+    r"(?P<reason>.*?)(?: \(backoff [^)]*\))?$",
+    re.DOTALL,
+)
 CHANNEL = re.compile(r"^channel \d+: ")
 
 
@@ -177,14 +182,20 @@ class Tunnel:
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last warnings of kafka-python, which tells there why it cannot connect."""
+    """Keeps what kafka-python logs of failed connections: its errors do not have the reasons."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.last: collections.deque[str] = collections.deque(maxlen=20)
+        self._reasons: collections.deque[str] = collections.deque(maxlen=20)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last.append(record.getMessage())
+        match = REASON.match(record.getMessage())
+        if match:
+            self._reasons.append(match["reason"])
+
+    def with_word(self, word: str) -> str:
+        """The reasons that have a word, each once; empty if there are none."""
+        return "; ".join(dict.fromkeys(reason for reason in self._reasons if word in reason))
 
 
 class KafkaConnection:
@@ -296,10 +307,21 @@ class KafkaConnection:
             while True:
                 try:
                     return function(*arguments, **named)
-                except kafka_errors.RetriableError:
+                except (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError):
+                    # An unknown broker is one that has come, or gone, since the client has asked.
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(PAUSE_SECONDS)
+                    self.refresh()
+
+    def refresh(self) -> None:
+        """Ask again where controller, coordinators and brokers are; kafka-python keeps asking
+        the old ones, also when they are gone."""
+        manager = self.admin._manager
+        self.admin._controller_id = None
+        manager.cluster._coordinators.clear()
+        with contextlib.suppress(kafka_errors.KafkaError):
+            manager.run(manager.cluster.refresh_metadata)
 
     @contextlib.contextmanager
     def explained(self, doing: str) -> Iterator[None]:
@@ -311,8 +333,8 @@ class KafkaConnection:
 
     def _explain(self, doing: str, error: Exception) -> EpibackupError:
         brokers = ", ".join(self.bootstrap)
-        heard = "\n".join([*self._complaints.last, str(error)])
-        if "administratively prohibited" in self._tunnel.said():
+        heard, said = self._complaints, self._tunnel.said()
+        if "administratively prohibited" in said:
             return PreflightRefused(
                 f"{doing} failed: the sshd of {self._host} does not forward connections",
                 f"set AllowTcpForwarding local (or yes) in its sshd_config, also for this user's "
@@ -323,35 +345,35 @@ class KafkaConnection:
                 f"{doing} failed: the brokers do not allow it: {error}",
                 "give this user the operation (kafka-acls.sh), or use another user",
             )
-        if isinstance(error, kafka_errors.SaslAuthenticationFailedError) or "Sasl" in heard:
+        if reason := heard.with_word("Sasl"):
             return EpibackupError(
-                f"{doing} failed: {brokers} did not accept the login: {_last(heard)}",
+                f"{doing} failed: {brokers} did not accept the login: {reason}",
                 "check sasl_mechanism, username and the password's file",
             )
-        if "Handshake failed" in heard or "SSL" in heard:
+        if reason := heard.with_word("Handshake failed"):
             return EpibackupError(
-                f"{doing} failed: no TLS connection to {brokers}: {_last(heard, 'SSL')}",
+                f"{doing} failed: no TLS connection to {brokers}: {reason}",
                 "check security_protocol, ca_file and the certificates; check_hostname: false "
                 "accepts a broker whose certificate has another name",
             )
-        if isinstance(error, kafka_errors.KafkaTimeoutError):
-            said = self._tunnel.said()
+        if isinstance(error, kafka_errors.KafkaTimeoutError) and not said:
+            reason = heard.with_word("") or "no answer"
             return EpibackupError(
-                f"{doing} failed: none of {brokers} answers, seen from {self._host}"
-                + (f": {said}" if said else f": {_last(heard)}"),
-                "see that the brokers run, and that security_protocol is that of the listener",
+                f"{doing} failed: {brokers} can be reached from {self._host}, but: {reason}",
+                "brokers close the connection if security_protocol, sasl_mechanism or the login "
+                "are not those of the listener; their logs say more",
             )
-        if isinstance(error, kafka_errors.RetriableError):
+        if isinstance(error, kafka_errors.KafkaTimeoutError):
+            return EpibackupError(
+                f"{doing} failed: none of {brokers} answers, seen from {self._host}: {said}",
+                "see that the brokers run and listen there",
+            )
+        if isinstance(error, kafka_errors.RetriableError | kafka_errors.UnknownBrokerIdError):
             return EpibackupError(
                 f"{doing} failed for {RETRY_SECONDS} s: {error}",
                 "see that all brokers run and partitions have leaders and in-sync replicas",
             )
         return EpibackupError(f"{doing} failed: {error}", "see the brokers' logs")
-
-
-def _last(heard: str, word: str = "") -> str:
-    """The last line that has a word."""
-    return [line for line in heard.splitlines() if word in line][-1:][0]
 
 
 class _Sent(NamedTuple):
@@ -374,6 +396,7 @@ class BatchProducer:
         answer = connection.ask("getting a producer's id", self._new_id)
         self._id, self._epoch = answer.producer_id, answer.producer_epoch
         self._sequences: dict[Any, int] = collections.defaultdict(int)
+        self._begun: set[Any] = set()
         self._leaders: dict[Any, int] = {}
         self._partition: Any = None
         self._sent: collections.deque[_Sent] = collections.deque()
@@ -397,7 +420,7 @@ class BatchProducer:
             self._partition = target
         # A broker that knows nothing of a producer takes any first sequence (KIP-360), so the
         # first batch of a partition goes alone.
-        while len(self._sent) >= (IN_FLIGHT if self._sequences[target] else 1):
+        while len(self._sent) >= (IN_FLIGHT if target in self._begun else 1):
             self._settle()
         sequence = self._sequences[target]
         stamp(batch.data, self._id, self._epoch, sequence)
@@ -466,11 +489,11 @@ class BatchProducer:
                     time.sleep(PAUSE_SECONDS)
                     self._again()
         self._sent.popleft()
+        self._begun.add(self._partition)
 
     def _again(self) -> None:
         self._leaders.clear()
-        with contextlib.suppress(kafka_errors.KafkaError):
-            self._manager.run(self._manager.cluster.refresh_metadata)
+        self._connection.refresh()
         waiting = [sent.batch for sent in self._sent]
         self._sent = collections.deque(_Sent(batch, self._submit(batch)) for batch in waiting)
 

@@ -9,11 +9,12 @@ from kafka.admin import OffsetSpec  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.archive.manifest import HostRecord, ServiceRecord
-from components.errors import VerificationFailed
+from components.errors import EpibackupError, PreflightRefused, UsageError, VerificationFailed
 from components.kafka.client import KafkaConnection
 
 Say = Callable[[str], None]
 WAIT_SECONDS = 180
+SETTLE_SECONDS = 30
 POLL_SECONDS = 0.5
 MOST_NAMED = 5
 """How many differences an error or a warning names."""
@@ -118,7 +119,29 @@ def prove(
         for partition in sorted({replica.saved.partition for replica in replicas(brokers, name)})
     ]
     say(f"comparing {len(specs)} partitions of {len(names)} topics with the manifest")
-    starts, ends = offsets(connection, specs)
+    # What brokers tell is what all in-sync replicas have (the high watermark); it rises until
+    # they have asked each other for what they have.
+    deadline = time.monotonic() + min(seconds, SETTLE_SECONDS)
+    while True:
+        _, ends = found = offsets(connection, specs)
+        problems, warnings = _differences(brokers, names, *found)
+        if not problems:
+            return _summary(warnings) + _groups(connection, brokers, ends)
+        if time.monotonic() > deadline:
+            raise VerificationFailed(
+                f"the restored cluster is not what was saved: {_first(problems)}",
+                "the old data is still on the hosts, as *.before-<run>",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _differences(
+    brokers: Sequence[tuple[HostRecord, SavedBroker]],
+    names: Sequence[str],
+    starts: dict[Any, int],
+    ends: dict[Any, int],
+) -> tuple[list[str], list[str]]:
+    """What is missing, and what is otherwise different."""
     problems: list[str] = []
     warnings: list[str] = []
     for name in names:
@@ -128,12 +151,7 @@ def prove(
             own = [copy for copy in copies if copy.saved.partition == partition]
             key = TopicPartition(name, partition)
             _compare(name, own, saved, starts[key], ends[key], problems, warnings)
-    if problems:
-        raise VerificationFailed(
-            f"the restored cluster is not what was saved: {_first(problems)}",
-            "the old data is still on the hosts, as *.before-<run>",
-        )
-    return _summary(warnings) + _groups(connection, brokers, ends)
+    return problems, warnings
 
 
 def offsets(
@@ -160,6 +178,7 @@ def _wait(
     seconds: float,
 ) -> None:
     deadline = time.monotonic() + seconds
+    _reach(connection, deadline, say)
     told = 0.0
     while missing := list(_missing(connection, brokers, names)):
         if time.monotonic() > deadline:
@@ -173,6 +192,20 @@ def _wait(
         time.sleep(POLL_SECONDS)
 
 
+def _reach(connection: KafkaConnection, deadline: float, say: Say) -> None:
+    """Wait until a broker answers; settings that are wrong do not get better by waiting."""
+    while True:
+        try:
+            connection.brokers()
+            return
+        except (UsageError, PreflightRefused):
+            raise
+        except EpibackupError as error:
+            if time.monotonic() > deadline:
+                raise
+            say(f"waiting for the cluster: {error.message}")
+
+
 def _missing(
     connection: KafkaConnection,
     brokers: Sequence[tuple[HostRecord, SavedBroker]],
@@ -180,6 +213,7 @@ def _missing(
 ) -> Iterator[str]:
     admin = connection.admin
     there = connection.brokers()
+    ids = {broker.broker_id for _, broker in brokers}
     for record, broker in brokers:
         if broker.broker_id not in there:
             yield f"broker {broker.broker_id} of {record.host} is not registered"
@@ -199,17 +233,18 @@ def _missing(
                 yield f"{name}-{partition} is not there"
             elif found["leader_id"] < 0:
                 yield f"{name}-{partition} has no leader"
-            elif len(found["isr_nodes"]) < _in_sync(saved, partition):
-                yield (
-                    f"{name}-{partition} has {len(found['isr_nodes'])} replicas in sync, "
-                    f"it had {_in_sync(saved, partition)}"
-                )
+            elif len(found["isr_nodes"]) < (wanted := _in_sync(saved, partition, ids)):
+                has = len(found["isr_nodes"])
+                yield f"{name}-{partition} has {has} replicas in sync, it had {wanted}"
 
 
-def _in_sync(saved: SavedTopic, partition: int) -> int:
-    """How many replicas were in sync; if that is unknown, how many there are to be."""
+def _in_sync(saved: SavedTopic, partition: int, brokers: set[int]) -> int:
+    """How many replicas of the saved brokers were in sync; if that is unknown, how many of them
+    there are to be."""
     known = (saved.in_sync or {}).get(partition)
-    return len(known) if known else saved.replication or 1
+    if known:
+        return len(brokers.intersection(known)) or 1
+    return min(saved.replication or 1, len(brokers))
 
 
 def _compare(

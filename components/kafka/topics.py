@@ -25,7 +25,14 @@ from kafka.admin import (  # type: ignore[import-untyped]
     ConfigResource,
     ConfigResourceType,
 )
-from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]
+from kafka.errors import (  # type: ignore[import-untyped]
+    KafkaError,
+    NotCoordinatorError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 from components.archive.manifest import HostRecord, Member, ServiceRecord
@@ -546,9 +553,7 @@ class TopicRestore:
         """Commit a group's offsets; returns why not, if it is in use or the brokers refuse."""
         if not committed_offsets:
             return None
-        ask, admin = self._connection.ask, self._connection.admin
-        found = ask(f"asking for group {group}", admin.describe_groups, [group])[group]
-        state = found.get("group_state") or "Dead"
+        state = self._connection.ask(f"asking for group {group}", self._state, group)
         if state not in ("Empty", "Dead"):
             return (
                 f"group {group} is in use ({state}): its offsets were not set; stop its consumers "
@@ -558,11 +563,28 @@ class TopicRestore:
             TopicPartition(topic.target, partition): OffsetAndMetadata(offset, metadata, None)
             for partition, (offset, metadata) in committed_offsets.items()
         }
-        answer = ask(
-            f"committing offsets of group {group}", admin.alter_group_offsets, group, values
-        )
-        errors = sorted({error.__name__ for error in answer.values() if error.errno})
+        doing = f"committing offsets of group {group}"
+        errors: list[str] = self._connection.ask(doing, self._store_offsets, group, values)
         return f"offsets of group {group} were not set: {', '.join(errors)}" if errors else None
+
+    def _state(self, group: str) -> str:
+        """A group's state, or why it cannot be told; a group that does not exist is dead."""
+        found = self._connection.admin.describe_groups([group])[group]
+        error = found["error"] or ""
+        if "Coordinator" in error:  # it moves, or loads; kafka-python does not raise this
+            raise NotCoordinatorError(error)
+        if error and "GroupIdNotFound" not in error:
+            return str(error)
+        return found.get("group_state") or "Dead"
+
+    def _store_offsets(self, group: str, values: Mapping[Any, Any]) -> list[str]:
+        """Commit offsets; returns the errors that do not pass."""
+        answer = self._connection.admin.alter_group_offsets(group, values)
+        errors = {error for error in answer.values() if error.errno}
+        for error in errors:
+            if issubclass(error, RetriableError):
+                raise error(group)
+        return sorted(error.__name__ for error in errors)
 
     def _undo(self, topic: Topic, say: Say) -> None:
         admin = self._connection.admin
@@ -577,13 +599,16 @@ class TopicRestore:
                 self._reset(topic, [name for name in own if name not in topic.settings_before])
             else:
                 say(f"deleting {topic.target} again")
-                with self._connection.explained(f"deleting {topic.target}"):
-                    admin.delete_topics([topic.target])
+                self._connection.ask(f"deleting {topic.target}", self._delete, topic.target)
         except (EpibackupError, KafkaError) as error:
             say(
                 f"warning: {topic.target} holds a part of the records and could not be removed: "
                 f"{error}; delete it with kafka-topics.sh --delete"
             )
+
+    def _delete(self, target: str) -> None:
+        with contextlib.suppress(UnknownTopicOrPartitionError):
+            self._connection.admin.delete_topics([target])
 
 
 class _Count:

@@ -6,9 +6,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-from lab import Container, Site
+from lab import Cluster, Container, Site
 
 
 def failed(document: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -52,7 +52,14 @@ def wait_for(condition: Any, what: str, seconds: float = 60, host: Container | N
         time.sleep(0.1)
 
 
-def ended(running: "subprocess.Popen[str]", site: Site, seconds: float = 180) -> str:
+class HasCluster(Protocol):
+    """Hosts with services on them."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+
+def ended(running: "subprocess.Popen[str]", site: HasCluster, seconds: float = 180) -> str:
     """What a run printed, which ends by itself; if it does not, what it and the hosts do."""
     try:
         return running.communicate(timeout=seconds)[0]

@@ -4,6 +4,7 @@ import io
 import struct
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka.record.default_records import (  # type: ignore[import-untyped]
@@ -307,8 +308,14 @@ def test_only_listeners_of_the_wanted_kind_are_used() -> None:
 
 
 def test_partitions_that_no_saved_broker_has_are_a_problem() -> None:
-    topic = {"partitions": [[0, 0, 5, 10]], "assignment": {"0": [1], "1": [2]}}
-    answers = {"kafka1": {"details": {"topics": {"orders": topic}}}, "kafka2": {"details": {}}}
+    topic: dict[str, Any] = {
+        "partitions": [[0, 0, 5, 10]],
+        "assignment": {"0": [1], "1": [2]},
+    }
+    answers: dict[str, dict[str, Any]] = {
+        "kafka1": {"details": {"topics": {"orders": topic}}},
+        "kafka2": {"details": {}},
+    }
     assert Kafka.conclude(answers) == [
         "these partitions are on none of the saved brokers: orders [1]"
     ]
