@@ -1,5 +1,6 @@
 """Kafka: what a backup costs its broker, and how fast it goes and comes back."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -17,9 +18,10 @@ from tests.lab.product import Product, product
 
 MB = 1_000_000
 MIB = 1 << 20
-RECORD_BYTES = 1000
+LINE_BYTES = 1000
+POOL_LINES = 4000
+RECORD_BYTES = 60_000
 DATA = "var/lib/kafka"
-PAYLOAD = "/opt/payload"
 QUIET_SECONDS = 30
 LEFT = "/var/lib/.epibackup-kafka-*"
 
@@ -54,7 +56,7 @@ def runs(sizes: Sequence[float], rounds: int, say: Report) -> list[str]:
         held = 0.0
         for size in sorted(sizes):
             say(f"Kafka: filling up to {size:g} GiB")
-            _fill(cluster, size - held)
+            _fill(kafka, size - held)
             held = size
             lines += _measure(cluster, kafka, made, size, rounds, say)
     return lines
@@ -129,24 +131,20 @@ def _watched_backup(cluster: Cluster, made: Product) -> tuple[int, dict[str, Any
     return most, made.json("show", "latest")
 
 
-def _fill(cluster: Cluster, gib: float) -> None:
-    """Records that compress to about half, written by Kafka's own tool."""
-    (host,) = cluster.hosts.values()
-    script = f"""
-import os
-for _ in range(2000):
-    print((os.urandom({RECORD_BYTES // 4}).hex() + "log line " * {RECORD_BYTES})[:{RECORD_BYTES}])
-"""
-    host.write(PAYLOAD, host.run(["python3", "-c", script]).stdout)
+def _fill(kafka: KafkaCluster, gib: float) -> None:
+    """Records that compress to about half: log lines with random numbers in them."""
+    lines = b"".join(
+        os.urandom(LINE_BYTES // 4).hex().encode() + b"log line " * (LINE_BYTES // 18) + b"\n"
+        for _ in range(POOL_LINES)
+    )
     count = int(gib * 1024 * MIB / RECORD_BYTES)
-    host.run(
-        [
-            *("/opt/kafka/bin/kafka-run-class.sh", "org.apache.kafka.tools.ProducerPerformance"),
-            *("--topic", "filling", "--num-records", str(count), "--throughput", "-1"),
-            *("--payload-file", PAYLOAD, "--producer-props"),
-            *(f"bootstrap.servers={host.address}:9092", "batch.size=262144", "linger.ms=20"),
-        ],
-        timeout_seconds=3600,
+    last = len(lines) - RECORD_BYTES
+    kafka.produce(
+        "filling",
+        (
+            (None, lines[place : place + RECORD_BYTES])
+            for place in (number * 7919 % last for number in range(count))
+        ),
     )
     subprocess.run(["sync"], check=True)
 

@@ -58,7 +58,8 @@ def snapshot(store: Store, service: str, run: str) -> Dict[str, Any]:
     with store.lock(service, "snapshot of run " + run):
         with contextlib.suppress(FileNotFoundError):
             return public(read_json(os.path.join(folder, "snapshot.json")))
-        store.remove_old_snapshots(run, service)
+        for leftover in store.old_snapshots(run, service):
+            free(store, leftover)
         if not store.remove(folder):
             raise HostError("%s is being read by another process" % folder)
         os.makedirs(folder, mode=0o700)

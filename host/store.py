@@ -115,12 +115,15 @@ class Store:
                     found.append(Leftover(kind, run, service, path, age))
         return sorted(found, key=lambda leftover: -leftover.age_seconds)
 
-    def remove_old_snapshots(self, run: str, service: str) -> None:
-        """Free what earlier runs of a service left; one that is being sent is left alone."""
-        for leftover in self.leftovers():
-            stale = leftover.service == service or leftover.age_seconds > KEEP_SECONDS
-            if leftover.kind == "snapshots" and leftover.run != run and stale:
-                self.remove(leftover.path)
+    def old_snapshots(self, run: str, service: str) -> List[Leftover]:
+        """What earlier runs of a service left, and any service's that is too old to be resumed."""
+        return [
+            leftover
+            for leftover in self.leftovers()
+            if leftover.kind == "snapshots"
+            and leftover.run != run
+            and (leftover.service == service or leftover.age_seconds > KEEP_SECONDS)
+        ]
 
 
 @contextlib.contextmanager

@@ -97,13 +97,22 @@ def host_text(host: Mapping[str, Any]) -> Text:
     members = host["members"]
     stored = size_text(sum(member["stored_bytes"] for member in members))
     lines = [f"{len(members)} member{'s' if len(members) != 1 else ''}, {stored}"]
-    names = [member["content"]["part"] for member in members if "database" in member["content"]]
-    if names:
-        lines.append(f"databases: {', '.join(names)}")
+    contents = [member["content"] for member in members]
+    databases = [content["part"] for content in contents if "database" in content]
+    topics = [name for content in contents if "logs" in content for name in content["parts"]]
+    for title, names in (("databases", databases), ("topics", sorted(topics))):
+        if names:
+            lines.append(f"{title}: {shortened(names)}")
     text = Text("\n".join(lines))
     for warning in host["warnings"]:
         text.append(f"\nwarning: {warning}", style="yellow")
     return text
+
+
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    """Names for a person; of very many the first, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def print_missing(missing: Sequence[Mapping[str, Any]]) -> None:

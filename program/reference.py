@@ -53,12 +53,22 @@ def sample() -> str:
         lines.append("\n" + _comment(field.description or "", "  "))
         if nested:
             lines.append(f"  #{PREFIX}{name}:\n")
-            for inner_name, inner in nested.model_fields.items():
-                lines.append(_comment(inner.description or "", "  #  "))
-                lines.append(_example(inner_name, inner, "  #  "))
+            lines += _examples(nested, "  #  ")
         else:
             lines.append(_example(PREFIX + name, field, "  #"))
     return "".join(lines)
+
+
+def _examples(model: type[BaseModel], indent: str) -> Iterator[str]:
+    """The fields of a section, and of those inside it."""
+    for name, field in model.model_fields.items():
+        yield _comment(field.description or "", indent)
+        nested = _model(field)
+        if nested:
+            yield f"{indent}{name}:\n"
+            yield from _examples(nested, indent + "  ")
+        else:
+            yield _example(name, field, indent)
 
 
 def reference() -> str:

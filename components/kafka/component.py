@@ -28,7 +28,7 @@ class KafkaServiceSettings(ServiceSettings):
         "available then.",
         examples=["stop"],
     )
-    stop_seconds: int = Field(
+    stop_limit_seconds: int = Field(
         600,
         ge=30,
         le=86400,

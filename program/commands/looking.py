@@ -87,7 +87,7 @@ def show(stack: str, flags: Mapping[str, Any], wanted: str, members: bool, as_js
     if members:
         rows = output.table("member", "part", "stored", "files")
         for member in run.manifest.members():
-            part = ", ".join(member.part_names())
+            part = output.shortened(member.part_names())
             rows.add_row(member.path, part, size_text(member.stored_bytes), str(len(member.parts)))
         output.console.print(rows)
     output.print_missing(document["missing"])

@@ -86,7 +86,7 @@ def test_a_stopped_broker_starts_again_by_itself_when_the_agent_is_killed(
 ) -> None:
     kafka = clean_kafka_site.kafka
     host = clean_kafka_site.hosts[0]
-    epibackup.configure(kafka={"quiesce": "stop", "stop_seconds": 30})
+    epibackup.configure(kafka={"quiesce": "stop", "stop_limit_seconds": 30})
     assert epibackup.backup("--service", "kafka")["status"] == "ok"
     kafka.wait_until_ready()
     running = epibackup.start("backup", "--service", "kafka")

@@ -55,8 +55,9 @@ def test_the_version_is_printed() -> None:
 
 def test_a_plan_names_what_is_not_saved_and_contacts_nobody() -> None:
     plan = document("plan", "-b", str(BUILDS / "2.0-onprem"), "-t", "/", "-s", "test-unit")
-    assert [service["name"] for service in plan["services"]] == ["haproxy", "postgresql"]
-    assert "Kafka (kafka)" in [item["what"] for item in plan["missing"]]
+    names = [service["name"] for service in plan["services"]]
+    assert names == ["haproxy", "kafka", "postgresql", "rabbitmq", "zookeeper"]
+    assert "OpenSearch (opensearch)" in [item["what"] for item in plan["missing"]]
     assert plan["hosts"]["postgresql1"]["host_key_known"] is False
 
 

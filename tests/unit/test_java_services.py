@@ -142,7 +142,9 @@ def server(number: int, zxid: int, status: str = "ok") -> HostRecord:
         "configuration": {"part": "configuration"},
     }
     members = [
-        Member(path=f"zookeeper/{name}/{it}.tar", kind="tree", stored_bytes=0, parts=[], content=what)
+        Member(
+            path=f"zookeeper/{name}/{it}.tar", kind="tree", stored_bytes=0, parts=[], content=what
+        )
         for it, what in contents.items()
     ]
     servers = {f"server.{other}": f"10.0.0.{other}:2888:3888" for other in (1, 2, 3)}

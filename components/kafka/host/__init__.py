@@ -50,7 +50,7 @@ class KafkaOnHost(HostService):
         if not found.active:
             snapshot.warn("%s is not running; its logs were saved as they are" % found.unit)
         if snapshot.settings.get("quiesce") == "stop" and found.active:
-            with quiesce.stopped(found.unit, snapshot.settings["stop_seconds"], snapshot.run):
+            with quiesce.stopped(found.unit, snapshot.settings["stop_limit_seconds"], snapshot.run):
                 frozen, seconds = self._freeze(found, snapshot)
         else:
             frozen, seconds = self._freeze(found, snapshot)

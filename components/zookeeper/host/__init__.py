@@ -81,7 +81,8 @@ def copy_data(found: Server, folder: str) -> int:
     """Copy the newest whole snapshot, all transactions from before it on, and the epochs to
     `folder`/snapshot and `folder`/log; returns the last transaction id.
 
-    Raises FileNotFoundError if a file was purged meanwhile, HostError if there is no snapshot.
+    A young server of 3.4 has no snapshot yet: its transactions from the first on are all.
+    Raises FileNotFoundError if a file was purged meanwhile, HostError if no snapshot is whole.
     """
     snapshots = os.path.join(folder, "snapshot")
     logs = os.path.join(folder, "log")
@@ -89,16 +90,19 @@ def copy_data(found: Server, folder: str) -> int:
     os.mkdir(logs, 0o700)
     data = os.path.join(found.data_dir, VERSION_FOLDER)
     newest = files.newest_snapshot(data)
-    if newest is None:
+    if newest is None and files.has_snapshots(data):
         raise HostError(
             "%s has no whole snapshot of ZooKeeper's data" % data,
-            "look at the server's log; a server that has been started makes one",
+            "look at the server's log; a restart has it make one",
         )
-    for name in (os.path.basename(newest), *files.EPOCHS):
+    last = 0
+    if newest:
+        last = files.zxid_of(newest)
+        shutil.copy2(newest, snapshots)
+    for name in files.EPOCHS:
         path = os.path.join(data, name)
-        if name not in files.EPOCHS or os.path.exists(path):
-            shutil.copy2(path, os.path.join(snapshots, name))
-    last = files.zxid_of(newest)
+        if os.path.exists(path):
+            shutil.copy2(path, snapshots)
     for path in files.logs_since(os.path.join(found.log_dir, VERSION_FOLDER), last):
         log = files.read_log(path)
         copy = os.path.join(logs, os.path.basename(path))

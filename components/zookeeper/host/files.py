@@ -39,6 +39,11 @@ def newest_snapshot(folder: str) -> Optional[str]:
     return None
 
 
+def has_snapshots(folder: str) -> bool:
+    """Whether a version-2 folder has any snapshot, whole or not."""
+    return bool(_numbered(folder, SNAPSHOT))
+
+
 def is_whole(path: str) -> bool:
     """Whether a snapshot was written to its end: its seal is there and its checksum is right.
 

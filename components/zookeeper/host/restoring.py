@@ -89,12 +89,12 @@ class _Whole:
     def _check(self) -> None:
         snapshots = os.path.join(self._data().path, "snapshot")
         newest = files.newest_snapshot(snapshots)
-        if newest is None:
+        if newest is None and files.has_snapshots(snapshots):
             raise HostError(
                 "the saved snapshot of ZooKeeper's data is damaged",
                 "restore another run; epibackup list shows them",
             )
-        last = files.zxid_of(newest)
+        last = files.zxid_of(newest) if newest else 0
         for path in files.logs_since(os.path.join(self._data().path, "log"), last):
             log = files.read_log(path)
             if log.length != os.path.getsize(path):

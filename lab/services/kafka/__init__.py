@@ -5,6 +5,7 @@ from lab.services.kafka.contents import KafkaContents, PartitionLog, Record
 from lab.services.kafka.load import LOAD_TOPICS, KafkaLoad, Latency, LoadTopic
 from lab.services.kafka.server import KafkaCluster, Server
 from lab.services.kafka.versions import KAFKA_RECIPE, VERSIONS
+from lab.services.kafka.zookeeper import ZooKeeperSession
 
 __all__ = [
     "KAFKA_RECIPE",
@@ -19,5 +20,6 @@ __all__ = [
     "PartitionLog",
     "Record",
     "Server",
+    "ZooKeeperSession",
     "check_load",
 ]

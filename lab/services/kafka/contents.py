@@ -38,8 +38,14 @@ from kafka.errors import (  # type: ignore[import-untyped]
 from lab.errors import LabError
 
 Made = TypeVar("Made")
-_DYNAMIC = ("DYNAMIC_TOPIC_CONFIG", "DYNAMIC_BROKER_CONFIG", "DYNAMIC_DEFAULT_BROKER_CONFIG")
+# What was set for a topic or a broker itself: a topic shows brokers' settings, too.
+_OWN_SOURCES = {
+    "topic": ("DYNAMIC_TOPIC_CONFIG",),
+    "broker": ("DYNAMIC_BROKER_CONFIG", "DYNAMIC_DEFAULT_BROKER_CONFIG"),
+}
 _TIMEOUT_SECONDS = 60.0
+# Brokers learn of a change one after the other, and each question goes to one of them at random.
+_ANSWERS_IN_A_ROW = 6
 
 
 class Record(NamedTuple):
@@ -99,13 +105,11 @@ class KafkaContents:
 
     def configure_topic(self, name: str, configs: Mapping[str, str]) -> None:
         """Sets a topic's own configuration, in addition to what is set."""
-        wanted = ConfigResource(ConfigResourceType.TOPIC, name, dict(configs))
-        self._administer(lambda admin: admin.alter_configs([wanted]))
+        self._configure(ConfigResourceType.TOPIC, name, configs)
 
     def configure_broker(self, broker_id: int, configs: Mapping[str, str]) -> None:
         """Sets a broker's dynamic configuration, which is kept in ZooKeeper."""
-        wanted = ConfigResource(ConfigResourceType.BROKER, str(broker_id), dict(configs))
-        self._administer(lambda admin: admin.alter_configs([wanted]))
+        self._configure(ConfigResourceType.BROKER, str(broker_id), configs)
 
     def allow(self, principal: str, operation: str, topic: str) -> None:
         """Adds an ACL: a principal (`User:shop`) may do an operation (`READ`) on a topic."""
@@ -123,6 +127,7 @@ class KafkaContents:
                 raise LabError(f"the ACL for {principal} was refused: {failed}")
 
         self._administer(add)
+        self._wait_until_known(lambda: f"acl/{rule}" in self._rules(), str(rule))
 
     def commit(self, group: str, offsets: Mapping[tuple[str, int], int], note: str = "") -> None:
         """Commits a group's offsets, by topic and partition, with a note beside them."""
@@ -203,11 +208,15 @@ class KafkaContents:
         Of each topic its configuration and replicas, and of each partition offsets, number and
         checksum of the records; groups' offsets; ACLs; dynamic configuration of brokers. Kafka's
         own topics are seen by their configuration and by the groups only. A topic that is being
-        written, cleaned or cut by its retention changes; wait for that.
+        written, cleaned or cut by its retention changes; wait for that. All brokers have to run.
         """
         found: dict[str, str] = {}
         described = self._administer(lambda admin: admin.describe_topics())
-        found |= self._configurations([it["name"] for it in described])
+        kinds = ConfigResourceType
+        configured = [ConfigResource(kinds.TOPIC, it["name"]) for it in described]
+        brokers = range(len(self.bootstrap_servers))
+        configured += [ConfigResource(kinds.BROKER, str(it)) for it in brokers]
+        found |= self._configurations(configured)
         for topic in described:
             for it in topic["partitions"]:
                 key = f"topic/{topic['name']}/{it['partition_index']}/replicas"
@@ -244,6 +253,30 @@ class KafkaContents:
                 if not error.retriable or time.monotonic() > deadline:
                     raise LabError(f"Kafka does not do it: {error!r}") from error
             time.sleep(0.1)
+
+    def _configure(self, kind: Any, name: str, configs: Mapping[str, str]) -> None:
+        wanted = ConfigResource(kind, name, dict(configs))
+        answers = self._administer(lambda admin: admin.alter_configs([wanted]))
+        refused = [it for it in answers[kind.name.lower()].values() if it != "OK"]
+        if refused:
+            raise LabError(f"{name} does not take {dict(configs)}: {refused[0]}")
+        key = f"{kind.name.lower()}/{name}/configuration"
+
+        def is_known() -> bool:
+            text = self._configurations([ConfigResource(kind, name)])[key]
+            found: dict[str, str] = json.loads(text)
+            return configs.items() <= found.items()
+
+        self._wait_until_known(is_known, key)
+
+    def _wait_until_known(self, is_known: Callable[[], bool], what: str) -> None:
+        """Waits until all brokers know of a change."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        answers = 0
+        while answers < _ANSWERS_IN_A_ROW:
+            answers = answers + 1 if is_known() else 0
+            if time.monotonic() > deadline:
+                raise LabError(f"brokers do not come to know {what}")
 
     def _partitions(self, admin: Any, topics: Sequence[str]) -> list[dict[str, Any]]:
         described = admin.describe_topics(list(topics))
@@ -293,19 +326,15 @@ class KafkaContents:
             elif time.monotonic() > last + _TIMEOUT_SECONDS:
                 raise LabError(f"{unread} cannot be read beyond {before}")
 
-    def _configurations(self, topics: Sequence[str]) -> dict[str, str]:
+    def _configurations(self, wanted: Sequence[Any]) -> dict[str, str]:
         """What was set for topics and, dynamically, for brokers."""
-        kinds = ConfigResourceType
-        brokers = range(len(self.bootstrap_servers))
-        wanted = [ConfigResource(kinds.TOPIC, name) for name in topics]
-        wanted += [ConfigResource(kinds.BROKER, str(it)) for it in brokers]
         found = self._administer(lambda admin: admin.describe_configs(wanted))
         return {
             f"{kind}/{name}/configuration": json.dumps(
                 {
                     key: it["value"]
                     for key, it in sorted(values.items())
-                    if it["config_source"] in _DYNAMIC
+                    if it["config_source"] in _OWN_SOURCES[kind]
                 }
             )
             for kind, resources in found.items()

@@ -1,7 +1,6 @@
 """A real Kafka cluster with its ZooKeeper ensemble on hosts of the lab."""
 
 import json
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from lab.machine import Report
 from lab.services.kafka import layout
 from lab.services.kafka.contents import KafkaContents
 from lab.services.kafka.versions import distribution, install, obtain
+from lab.services.kafka.zookeeper import ZooKeeperSession, four_letter_word
 
 _MOUNT_BYTES = 256 * 1024**2
 _FIRST_AUTHORIZER = "kafka.security.auth.SimpleAclAuthorizer"
@@ -58,11 +58,7 @@ class Server:
 
     def ask(self, word: str) -> str:
         """What a ZooKeeper answers to a four-letter word; empty if it does not."""
-        with suppress(OSError), socket.create_connection((self.host.address, self._port), 2) as it:
-            it.settimeout(2)
-            it.sendall(word.encode())
-            return b"".join(iter(lambda: it.recv(65536), b"")).decode(errors="replace")
-        return ""
+        return four_letter_word(self.host.address, self._port, word)
 
     def metadata(self) -> dict[str, Any]:
         """What a broker knows of the cluster, as kcat shows it; empty if it does not answer."""
@@ -194,19 +190,27 @@ class KafkaCluster(KafkaContents):
     def wait_until_ready(
         self, hosts: Sequence[Container] | None = None, timeout_seconds: float = 90
     ) -> None:
-        """Waits until the brokers of some hosts (of all, if not said) know each other, and there
-        is a leader for every partition that one of them holds.
+        """Waits until the brokers of some hosts (of all, if not said) know each other and every
+        topic of ZooKeeper, and there is a leader for every partition that one of them holds.
 
-        Raises LabError with what is missing.
+        A broker that has just started knows the others before it knows the topics. Raises
+        LabError with what is missing.
         """
         chosen = self.hosts if hosts is None else list(hosts)
         wanted = {self.hosts.index(host) for host in chosen}
 
         def missing() -> str:
+            try:
+                topics = _registered_topics(chosen[0])
+            except LabError as error:
+                return error.message
             for broker in (self.broker(host) for host in chosen):
                 known = broker.metadata()
                 if not wanted <= {it["id"] for it in known.get("brokers", [])}:
                     return f"the broker of {broker.host.name} does not know all others"
+                unknown = topics - {topic for topic, _ in _partitions(known)}
+                if unknown:
+                    return f"the broker of {broker.host.name} does not know {sorted(unknown)}"
                 for topic, partition in _partitions(known):
                     replicas = {it["id"] for it in partition["replicas"]}
                     if replicas & wanted and partition["leader"] not in wanted:
@@ -288,6 +292,12 @@ class KafkaCluster(KafkaContents):
 
 def _names(servers: Sequence[Server]) -> str:
     return " ".join(server.host.name for server in servers)
+
+
+def _registered_topics(host: Container) -> set[str]:
+    with ZooKeeperSession(host.address, layout.ZOOKEEPER_PORT) as session:
+        deleted = session.children("/admin/delete_topics")
+        return set(session.children("/brokers/topics")) - set(deleted)
 
 
 def _partitions(metadata: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
