@@ -54,7 +54,7 @@ class Restoration:
     options: chosen by the user: `parts` (names, empty for all), `rename` (old name to new);
         `mapped`, whether this is another host than the saved one; `host_map`, a list of
         {"old": …, "new": …} with `name`, `address` and what `host.identity` says, for each host
-        of a service that is restored on all its hosts together.
+        of the service; there where hosts are restored together, or onto others.
     meet: waits at a barrier; returns whether to go on.
     """
 

@@ -214,9 +214,13 @@ class Restorer:
             list(pool.map(lambda host: self._agent(host).install(), hosts))
 
     def map_hosts(self, planned: Sequence[HostRestore]) -> None:
-        """Tell the hosts of each group what all of them are called, and were."""
-        for group in Planned(tuple(planned)).groups():
-            if not group[0].together:
+        """Tell hosts that are restored together, or onto others, what all hosts of their services
+        are called, and were."""
+        services: dict[tuple[str, ...], list[HostRestore]] = {}
+        for item in planned:
+            services.setdefault(item.together or (item.service,), []).append(item)
+        for group in services.values():
+            if not any(item.together or item.request["options"]["mapped"] for item in group):
                 continue
             sides = {
                 item.source: {
@@ -235,7 +239,7 @@ class Restorer:
             }
             for item in group:
                 item.request["options"]["host_map"] = list(sides.values())
-                item.request["together"] = True
+                item.request["together"] = bool(item.together)
 
     def discover(self, service: str, host: str) -> dict[str, Any]:
         """What a service on a host says about itself."""

@@ -43,7 +43,7 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
     """
     sources = _sources(request)
     if not sources:
-        raise EpibackupError("nothing was saved: " + "; ".join(_failures(request)))
+        raise EpibackupError("nothing was saved: " + "; ".join(_failures(request)), _hint(request))
     target = open_target(request.target)
     _check_space(target, sources)
     with SshClients([SshHost.from_json(host) for host in request.hosts]) as clients:
@@ -101,6 +101,14 @@ def _failures(request: ArchiveRequest) -> list[str]:
         for service in request.services
         for host, answer in service.answers.items()
     ]
+
+
+def _hint(request: ArchiveRequest) -> str:
+    """What the first host that failed says can be done."""
+    errors = (
+        answer["error"] for service in request.services for answer in service.answers.values()
+    )
+    return next((error["hint"] for error in errors if error and error["hint"]), "")
 
 
 def _check_space(target: Target, sources: Sequence[Source]) -> None:
