@@ -1,7 +1,7 @@
 """What the manifest says of a cluster, and whether a restored one is what was saved."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kafka import TopicPartition  # type: ignore[import-untyped]  # kafka-python has no type hints
@@ -11,10 +11,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.archive.manifest import HostRecord, ServiceRecord
 from components.errors import EpibackupError, PreflightRefused, UsageError, VerificationFailed
 from components.kafka.client import KafkaConnection
+from components.kafka.groups import committed_offsets, set_offsets, wait_until_unused
 
 Say = Callable[[str], None]
 WAIT_SECONDS = 180
 SETTLE_SECONDS = 30
+STILL_SECONDS = 3
+"""How long an end does not rise before it counts as the end: followers ask every half second, or
+after a second's pause."""
+UNUSED_SECONDS = 60
+"""Longer than sessions of consumers last by default (10 s, from Kafka 3.0 on 45 s)."""
 POLL_SECONDS = 0.5
 MOST_NAMED = 5
 """How many differences an error or a warning names."""
@@ -45,7 +51,8 @@ class SavedTopic(BaseModel):
 
 
 class SavedBroker(BaseModel):
-    """What a broker's snapshot said (`HostRecord.details`)."""
+    """What a broker's snapshot said (`HostRecord.details`); groups are None where they could not
+    be read."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -108,7 +115,8 @@ def prove(
     a replica that is still missing after `seconds`, or a partition that ends too early.
 
     What may have other causes than the restore is a warning: records that retention has deleted
-    since, records that somebody has written since, offsets of groups that have expired.
+    since, records that somebody has written since, offsets of groups that have expired. Offsets of
+    groups beyond the end of their partition are set to it, which is a warning, too.
     """
     brokers = saved_brokers(record)
     names = sorted({name for _, broker in brokers for name in broker.topics})
@@ -126,7 +134,7 @@ def prove(
         _, ends = found = offsets(connection, specs)
         problems, warnings = _differences(brokers, names, *found)
         if not problems:
-            return _summary(warnings) + _groups(connection, brokers, ends)
+            return _summary(warnings) + _groups(connection, brokers, ends, say)
         if time.monotonic() > deadline:
             raise VerificationFailed(
                 f"the restored cluster is not what was saved: {_first(problems)}",
@@ -286,32 +294,102 @@ def _groups(
     connection: KafkaConnection,
     brokers: Sequence[tuple[HostRecord, SavedBroker]],
     ends: dict[Any, int],
+    say: Say,
 ) -> list[str]:
-    """Whether groups still have offsets of the topics they had read, and none beyond the end."""
+    """See that groups still have offsets of the topics they had read, and set those beyond the
+    end back to it; returns warnings."""
     wanted: dict[str, set[str]] = {}
     for _, broker in brokers:
         for group, topics in (broker.groups or {}).items():
             wanted.setdefault(group, set()).update(topics)
+    warnings = []
+    if unknown := [record.host for record, broker in brokers if broker.groups is None]:
+        warnings.append(
+            f"the consumer groups of {', '.join(unknown)} were not compared, because they could "
+            "not be read when it was saved"
+        )
     lost: list[str] = []
-    ahead: list[str] = []
+    ahead: dict[str, dict[Any, Beyond]] = {}
     for group in sorted(wanted):
-        asked = f"asking for the offsets of group {group}"
-        found = connection.ask(asked, connection.admin.list_group_offsets, {group: None})[group]
-        committed = {key: value.offset for key, value in found.items() if value.offset >= 0}
+        committed = committed_offsets(connection, group)
         there = {key.topic for key in committed}
         lost += [f"{group} of {topic}" for topic in sorted(wanted[group] - there)]
-        for key, offset in sorted(committed.items()):
-            if offset > ends.get(key, offset):
-                ahead.append(f"{group} by {offset - ends[key]} on {key.topic}-{key.partition}")
-    warnings = []
+        if found := beyond(committed, ends):
+            ahead[group] = found
     if lost:
         warnings.append(
             f"these groups had offsets that are not there: {_first(lost)}; they have expired "
             "(offsets.retention.minutes), or were deleted shortly before the backup"
         )
-    if ahead:
+    return warnings + (_set_back(connection, ahead, say) if ahead else [])
+
+
+class Beyond(NamedTuple):
+    """A group's committed offset beyond the end of its partition."""
+
+    offset: int
+    metadata: str
+    end: int
+
+
+def beyond(committed: Mapping[Any, tuple[int, str]], ends: Mapping[Any, int]) -> dict[Any, Beyond]:
+    """Those of a group's offsets that lie beyond the end, by TopicPartition; partitions whose end
+    is not known are left out."""
+    return {
+        key: Beyond(offset, metadata, ends[key])
+        for key, (offset, metadata) in sorted(committed.items())
+        if key in ends and offset > ends[key]
+    }
+
+
+def _set_back(
+    connection: KafkaConnection, ahead: dict[str, dict[Any, Beyond]], say: Say
+) -> list[str]:
+    """Set offsets to the ends of their partitions; returns warnings.
+
+    Brokers are saved at slightly different moments, so a group may have committed what a broker
+    that was saved before had not got yet.
+    """
+    say(f"groups are ahead of the restored records: {', '.join(ahead)}")
+    ends = _settled(connection, {key for found in ahead.values() for key in found})
+    # A group that was in use has its members back with its offsets, until their sessions expire.
+    wait_until_unused(connection, list(ahead), UNUSED_SECONDS)
+    done: list[str] = []
+    refused: list[str] = []
+    for group in ahead:
+        found = beyond(committed_offsets(connection, group), ends)
+        values = {key: (it.end, it.metadata) for key, it in found.items()}
+        reason = set_offsets(connection, group, values)
+        for key, it in found.items():
+            place = f"{key.topic}-{key.partition}"
+            if reason:
+                refused.append(f"{group} by {it.offset - it.end} on {place} ({reason})")
+            else:
+                done.append(f"{group} on {place} from {it.offset} to {it.end}")
+    warnings = []
+    if done:
         warnings.append(
-            f"these groups are ahead of the restored records: {_first(ahead)}; set them back with "
-            "kafka-consumer-groups.sh --reset-offsets before their consumers start"
+            "these groups were ahead of the restored records and were set to the end: "
+            + _first(done)
+        )
+    if refused:
+        warnings.append(
+            f"these groups are ahead of the restored records: {_first(refused)}; set them back "
+            "with kafka-consumer-groups.sh --reset-offsets before their consumers start"
         )
     return warnings
+
+
+def _settled(connection: KafkaConnection, partitions: Iterable[Any]) -> dict[Any, int]:
+    """The ends of partitions once they rise no more, or after `SETTLE_SECONDS`."""
+    asked = sorted(partitions)
+    known: dict[Any, int] = {}
+    started = since = time.monotonic()
+    while True:
+        _, ends = offsets(connection, asked)
+        now = time.monotonic()
+        if ends != known:
+            known, since = ends, now
+        if now - since > STILL_SECONDS or now - started > SETTLE_SECONDS:
+            return known
+        time.sleep(POLL_SECONDS)

@@ -169,6 +169,7 @@ class _Work:
         """Deliver everything, then restore group by group; the first failure ends it."""
         reports: list[dict[str, Any]] = []
         inside: list[dict[str, Any]] = []
+        self._compared: list[dict[str, Any]] = []
         try:
             self._restorer.deliver(self.reader, self.planned.on_hosts)
             for group in self.planned.groups():
@@ -189,14 +190,16 @@ class _Work:
                 else "nothing live was changed"
             )
             raise type(error)(f"{error.message}\n{untouched}", error.hint) from error
-        return {"hosts": reports, "services": inside}
+        return {"hosts": reports, "services": [*self._compared, *inside]}
 
     def _compare(self, group: Sequence[HostRestore]) -> None:
         """Have the services of a group look at what was restored."""
         for name in sorted({item.service for item in group}):
             record = next(record for record in self.manifest.services if record.name == name)
             hosts = [item.host for item in group if item.service == name]
-            for warning in service_types()[name].compare(self._context(record, hosts)):
+            warnings = service_types()[name].compare(self._context(record, hosts))
+            self._compared.append({"service": name, "warnings": warnings})
+            for warning in warnings:
                 output.say(f"warning: {warning}")
 
     def _controller_restore(self, record: ServiceRecord) -> ControllerRestore:
@@ -229,9 +232,6 @@ def _finish(document: dict[str, Any], as_json: bool) -> None:
         output.say("dry run: nothing was changed")
         return
     output.say("restored and compared with the backup")
-    for report in document["services"]:
-        for line in report.get("lines", []):
-            output.say(line)
     for report in document["hosts"]:
         for kept in report["kept"]:
             output.say(f"old data on {report['host']}: {kept}")

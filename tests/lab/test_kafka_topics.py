@@ -50,8 +50,6 @@ class Saved:
 
     archive: Path
     groups: tuple[str, ...]
-    aborted: int
-    unfinished: int
 
 
 @contextmanager
@@ -215,7 +213,7 @@ def saved(kafka_site: KafkaSite, epibackup: Product) -> Iterator[Saved]:
         with transactions(kafka) as (aborted, unfinished), busy(kafka):
             groups = (*commit(kafka, aborted, unfinished), "busy")
             done = epibackup.backup("--service", "kafka", "--service", "zookeeper")
-        yield Saved(epibackup.target / done["archive_key"], groups, aborted, unfinished)
+        yield Saved(epibackup.target / done["archive_key"], groups)
     finally:
         kafka_site.reset()
 

@@ -25,8 +25,10 @@ from kafka.record.default_records import DefaultRecordBatch  # type: ignore[impo
 
 from components.errors import EpibackupError, PreflightRefused, UsageError
 from components.kafka import client
-from components.kafka.client import BatchProducer, KafkaConnection, Tunnel, read_secret
-from components.kafka.records import BatchMaker, RawRecord, ToProduce
+from components.kafka.batches import BatchMaker, ToProduce
+from components.kafka.client import KafkaConnection, Tunnel, read_secret
+from components.kafka.producer import BatchProducer
+from components.kafka.records import RawRecord
 from components.kafka.settings import KafkaSettings
 from components.ssh import SshClients, SshHost
 
@@ -351,12 +353,10 @@ def send_all(producer: BatchProducer, count: int) -> None:
 @settings(deadline=None, max_examples=60)
 def test_whatever_gets_lost_every_batch_is_stored_once_and_in_order(faults: list[str]) -> None:
     broker = Broker(iter(faults))
-    pause, client.PAUSE_SECONDS = client.PAUSE_SECONDS, 0
-    try:
-        producer = BatchProducer(Connection(broker))
-        send_all(producer, 25)
-    finally:
-        client.PAUSE_SECONDS = pause
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.kafka.client.PAUSE_SECONDS", 0)
+        patch.setattr("components.kafka.producer.PAUSE_SECONDS", 0)
+        send_all(BatchProducer(Connection(broker)), 25)
     expected = [b"%d.%d" % (number, part) for number in range(25) for part in range(number % 3 + 1)]
     assert broker.stored == expected
 
@@ -364,7 +364,8 @@ def test_whatever_gets_lost_every_batch_is_stored_once_and_in_order(faults: list
 def test_a_leader_that_never_comes_back_is_an_error_with_the_partition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("components.kafka.client.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("components.kafka.producer.RETRY_SECONDS", 0.5)
     broker = Broker(itertools.chain(["none"], itertools.repeat("not leader")))
     producer = BatchProducer(Connection(broker))
     with pytest.raises(EpibackupError, match=r"storing records in orders-0 failed for 0\.5 s"):

@@ -17,6 +17,7 @@ from kafka.record.legacy_records import LegacyRecordBatchBuilder  # type: ignore
 from kafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 
 from components.errors import EpibackupError, VerificationFailed
+from components.kafka.batches import BatchMaker, stamp
 from components.kafka.records import (
     ABORT,
     APPEND_TIME,
@@ -29,17 +30,12 @@ from components.kafka.records import (
     SNAPPY,
     TRANSACTIONAL,
     ZSTD,
-    BatchMaker,
-    Checked,
     Record,
     Segment,
-    check,
-    committed,
-    committed_records,
     read_batch,
     records,
-    stamp,
 )
+from components.kafka.transactions import Checked, check, committed, committed_records
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MILLISECONDS = 1_600_000_000_000

@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 import zstandard
+from kafka import TopicPartition  # type: ignore[import-untyped]
 
 from components.archive.manifest import HostRecord, Member, ServiceRecord
 from components.errors import EpibackupError, NotFound, UsageError, VerificationFailed
-from components.kafka.records import check, committed
-from components.kafka.topics import TopicRestore, _Count, _Progress
+from components.kafka.proof import Beyond, SavedBroker, beyond, saved_brokers
+from components.kafka.stored import Source, group_offsets, sources
+from components.kafka.topics import TopicRestore, _Progress
+from components.kafka.transactions import Count, check, committed
 from tests.unit.test_kafka_records import CONTENTS, batch_2, marker, segment, transactional
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -102,18 +105,28 @@ class Archive:
             content=content,
         )  # fmt: skip
 
+    @property
+    def service(self) -> ServiceRecord:
+        return ServiceRecord(name="kafka", status="ok", hosts=self.hosts)
+
     def restore(self, *topics: str, **rename: str) -> TopicRestore:
-        service = ServiceRecord(name="kafka", status="ok", hosts=self.hosts)
         reader: Any = self.reader
         nobody: Any = None
-        return TopicRestore(reader, service, nobody, topics, rename)
+        return TopicRestore(reader, self.service, nobody, topics, rename)
+
+    def sources(self, *topics: str) -> dict[str, dict[int, Source]]:
+        return sources(saved_brokers(self.service), topics)
+
+    def offsets(self, *topics: str) -> dict[str, dict[str, dict[int, tuple[int, str]]]] | None:
+        reader: Any = self.reader
+        return group_offsets(reader, saved_brokers(self.service), topics)
 
 
-def checked(restore: TopicRestore) -> dict[tuple[str, int], int]:
+def checked(archive: Archive, *topics: str) -> dict[tuple[str, int], int]:
     """What the first pass counts, by topic and partition."""
-    sources = restore._sources()
-    groups = restore._groups()
-    restore._topics = [restore._topic(name, sources[name], groups, 3) for name in sources]
+    restore = archive.restore(*topics)
+    chosen = archive.sources(*topics)
+    restore._topics = [restore._topic(name, chosen[name], {}, 3) for name in chosen]
     restore._check(lambda _: None)
     return {
         (topic.name, partition): found.records
@@ -143,8 +156,8 @@ def test_a_topics_partitions_are_found_in_a_member_of_many(suffix: str, folder: 
     spans = {"orders": {0: (0, 5), 1: (0, 5)}, "orders-eu": {0: (0, 5)}, "payments": {0: (0, 5)}}
     member = archive.logs(1, files, ["orders", "orders-eu", "payments"], suffix)
     archive.broker(1, spans, [member])
-    assert checked(archive.restore("orders")) == {("orders", 0): 5, ("orders", 1): 5}
-    both = checked(archive.restore("payments", "orders-eu"))
+    assert checked(archive, "orders") == {("orders", 0): 5, ("orders", 1): 5}
+    both = checked(archive, "payments", "orders-eu")
     assert both == {("payments", 0): 5, ("orders-eu", 0): 5}
 
 
@@ -152,7 +165,7 @@ def test_reading_stops_behind_the_last_partition() -> None:
     archive = Archive()
     files = {**logs_of("a-0"), **logs_of(*(f"z-{number}" for number in range(900)))}
     archive.broker(1, {"a": {0: (0, 5)}}, [archive.logs(1, files, ["a", "z"])])
-    checked(archive.restore("a"))
+    checked(archive, "a")
     [path] = archive.reader.read
     assert archive.reader.read[path] < len(archive.reader.stored[path]) / 2
 
@@ -162,7 +175,7 @@ def test_segments_go_on_from_each_other() -> None:
     files = logs_of("orders-0")
     files[f"./0/orders-0/{5:020}.log"] = batch_2(5, CONTENTS) + batch_2(10, CONTENTS)[:50]
     archive.broker(1, {"orders": {0: (2, 10)}}, [archive.logs(1, files, ["orders"])])
-    assert checked(archive.restore("orders")) == {("orders", 0): 8}
+    assert checked(archive, "orders") == {("orders", 0): 8}
 
 
 def test_the_fullest_replicas_are_read_from_few_hosts() -> None:
@@ -174,7 +187,7 @@ def test_the_fullest_replicas_are_read_from_few_hosts() -> None:
     }
     for number, found in spans.items():
         archive.broker(number, {"orders": found}, [archive.logs(number, {}, ["orders"])])
-    chosen = archive.restore("orders")._sources()["orders"]
+    chosen = archive.sources("orders")["orders"]
     assert {partition: source.record.host for partition, source in chosen.items()} == {
         0: "kafka3",
         1: "kafka3",
@@ -188,7 +201,7 @@ def test_a_partition_of_a_broker_that_was_not_saved_is_named() -> None:
     member = archive.logs(1, logs_of("orders-0"), ["orders"])
     archive.broker(1, {"orders": {0: (0, 5)}}, [member], assignment={"0": [1], "1": [2], "2": [1]})
     with pytest.raises(NotFound, match="orders-1, orders-2") as caught:
-        archive.restore("orders")._sources()
+        archive.sources("orders")
     assert "another run" in caught.value.hint
 
 
@@ -220,14 +233,14 @@ def test_a_log_that_ends_before_the_manifest_says_is_not_restored() -> None:
     archive = Archive()
     archive.broker(1, {"orders": {0: (0, 6)}}, [archive.logs(1, logs_of("orders-0"), ["orders"])])
     with pytest.raises(VerificationFailed, match="ends at offset 5, the manifest says 6"):
-        checked(archive.restore("orders"))
+        checked(archive, "orders")
 
 
 def test_a_member_without_the_partition_is_not_restored() -> None:
     archive = Archive()
     archive.broker(1, {"orders": {0: (0, 5)}}, [archive.logs(1, logs_of("old-0"), ["orders"])])
     with pytest.raises(VerificationFailed, match="does not hold orders-0"):
-        checked(archive.restore("orders"))
+        checked(archive, "orders")
 
 
 @pytest.mark.parametrize("suffix", PACK)
@@ -240,7 +253,7 @@ def test_a_member_that_is_cut_is_damage(suffix: str, keep: float) -> None:
     stored[member.path] = stored[member.path][: int(len(stored[member.path]) * keep)]
     archive.broker(1, {"orders": dict.fromkeys(range(40), (0, 5))}, [member])
     with pytest.raises(VerificationFailed) as caught:
-        checked(archive.restore("orders"))
+        checked(archive, "orders")
     assert "another run" in caught.value.hint
 
 
@@ -258,14 +271,14 @@ def test_a_part_that_is_not_what_was_stored_is_told_as_the_archive_tells_it(suff
 
     archive.reader.chunks = chunks  # type: ignore[method-assign]
     with pytest.raises(VerificationFailed, match=r"topics\.tar\.0001 is damaged"):
-        checked(archive.restore("orders"))
+        checked(archive, "orders")
 
 
 def test_a_partition_without_records_needs_no_file() -> None:
     archive = Archive()
     member = archive.logs(1, logs_of("orders-0"), ["orders"])
     archive.broker(1, {"orders": {0: (0, 5), 1: (7, 7)}}, [member])
-    assert checked(archive.restore("orders")) == {("orders", 0): 5, ("orders", 1): 0}
+    assert checked(archive, "orders") == {("orders", 0): 5, ("orders", 1): 0}
 
 
 def test_of_several_brokers_the_newest_commit_of_a_group_holds() -> None:
@@ -274,10 +287,10 @@ def test_of_several_brokers_the_newest_commit_of_a_group_holds() -> None:
     new = archive.groups(2, {"g": {"orders": {"0": [5, "new", 200]}, "old": {"0": [1, "", 900]}}})
     for number, member in ((1, old), (2, new)):
         archive.broker(number, {"orders": {0: (0, 5), 1: (0, 9)}}, [member])
-    assert archive.restore("orders")._groups() == {"g": {"orders": {0: (5, "new"), 1: (8, "")}}}
+    assert archive.offsets("orders") == {"g": {"orders": {0: (5, "new"), 1: (8, "")}}}
     nothing = Archive()
     nothing.broker(1, {"orders": {0: (0, 5)}})
-    assert nothing.restore("orders")._groups() is None
+    assert nothing.offsets("orders") is None
 
 
 @pytest.mark.parametrize(
@@ -289,7 +302,7 @@ def test_groups_that_are_none_are_damage(text: str) -> None:
     archive.reader.stored[member.path] = gzip.compress(text.encode())
     archive.broker(1, {"t": {0: (0, 5)}}, [member])
     with pytest.raises(VerificationFailed, match=r"groups\.json\.gz"):
-        archive.restore("t")._groups()
+        archive.offsets("t")
 
 
 def test_replication_is_lowered_to_the_brokers_there_are_with_a_warning() -> None:
@@ -301,7 +314,7 @@ def test_replication_is_lowered_to_the_brokers_there_are_with_a_warning() -> Non
     }
     archive.broker(1, {"orders": {0: (0, 5)}}, [member], **known)
     restore = archive.restore("orders")
-    topic = restore._topic("orders", restore._sources()["orders"], {}, 2)
+    topic = restore._topic("orders", archive.sources("orders")["orders"], {}, 2)
     assert (topic.replication, topic.settings) == (2, {"min.insync.replicas": "2"})
     assert topic.warnings[0] == "replication is lowered from 4 to 2 brokers"
 
@@ -310,7 +323,9 @@ def test_what_was_not_saved_is_said_to_be_unknown() -> None:
     archive = Archive()
     archive.broker(1, {"orders": {0: (0, 5)}}, [archive.logs(1, {}, ["orders"])])
     restore = archive.restore("orders")
-    topic = restore._topic("orders", restore._sources()["orders"], restore._groups(), 2)
+    topic = restore._topic(
+        "orders", archive.sources("orders")["orders"], archive.offsets("orders"), 2
+    )
     assert topic.replication == 1
     assert [warning.split(" were ")[0].split(" was ")[0] for warning in topic.warnings] == [
         "its settings",
@@ -335,11 +350,25 @@ def test_offsets_become_the_number_of_records_before_them() -> None:
     found = check("orders", 0, 12, log())
     wanted = {0: 0, 12: 0, 13: 1, 15: 3, 16: 4, 17: 4, 18: 5, 25: 8, 28: 8, 30: 8, 32: 8, 35: 11}
     wanted |= {37: 13, 99: 13}
-    count = _Count(found, set(wanted))
+    count = Count(found, set(wanted))
     for batch in committed(found, log()):
         count.add(batch)
     assert count.found() == wanted
     assert count.records == found.records == 13
+
+
+def test_offsets_of_a_group_beyond_the_end_are_found() -> None:
+    first, second, other = (TopicPartition(*at) for at in (("a", 0), ("a", 1), ("b", 0)))
+    committed_offsets = {second: (7, ""), first: (12, "note"), other: (3, "")}
+    found = beyond(committed_offsets, {first: 10, second: 7})
+    assert found == {first: Beyond(12, "note", 10)}, "an end that is unknown is no end"
+    assert beyond(committed_offsets, {first: 12, second: 9, other: 3}) == {}
+    assert list(beyond(committed_offsets, {first: 0, second: 0})) == [first, second]
+
+
+def test_a_broker_whose_groups_could_not_be_read_is_a_saved_broker() -> None:
+    said = {"broker_id": 1, "topics": {}, "groups": None}
+    assert SavedBroker.model_validate(said).groups is None
 
 
 def test_progress_is_told_at_most_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +425,6 @@ archive.broker(1, {"orders": {0: (0, 300000)}}, [member])
 archive.reader.chunks = lambda member: stored()
 batch_2(0, BATCH)
 before = peak()
-found = checked(archive.restore("orders"))
+found = checked(archive, "orders")
 print(before, peak(), found["orders", 0])
 """
