@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,11 @@ def restore(
         _check_hosts(hosts, settings.host_directory, stack)
         output.say(f"run {found.run} of {manifest.cluster} from {target.url}/{found.key}")
         with SshClients(hosts) as clients:
-            work = _Work(planned, manifest, reader, clients, settings, wanted, build, found.run)
-            steps = work.describe(hosts, as_json)
+            addresses = {host.name: host.address for host in hosts}
+            directory = settings.host_directory
+            restorer = Restorer(clients, addresses, found.run, directory, output.say)
+            work = _Work(planned, manifest, reader, clients, restorer, settings, wanted, build)
+            steps = work.describe(as_json)
             if dry_run:
                 _finish({"run": found.run, "dry_run": True, **steps}, as_json)
                 return
@@ -129,68 +132,69 @@ def _confirm(yes: bool, run: str) -> None:
 
 @dataclass
 class _Work:
-    """A planned restore and what it needs."""
+    """A planned restore and what it needs.
+
+    inside: the restores into running services, by service.
+    compared: what services said of what was restored.
+    """
 
     planned: Planned
     manifest: Manifest
     reader: ArchiveReader
     clients: SshClients
+    restorer: Restorer
     settings: Settings
     wanted: Wanted
     build: BuildDirectory
-    run: str
+    inside: dict[str, ControllerRestore] = field(default_factory=dict)
+    compared: list[dict[str, Any]] = field(default_factory=list)
 
-    def describe(self, hosts: Sequence[SshHost], as_json: bool) -> dict[str, Any]:
+    def describe(self, as_json: bool) -> dict[str, Any]:
         """Ask every host, and the controller's own side, what it would do; and tell."""
-        addresses = {host.name: host.address for host in hosts}
-        directory = self.settings.host_directory
-        self._restorer = Restorer(self.clients, addresses, self.run, directory, output.say)
-        self._restorer.install(self.planned.on_hosts)
-        self._restorer.map_hosts(self.planned.on_hosts)
+        self.restorer.install(self.planned.on_hosts)
+        self.restorer.map_hosts(self.planned.on_hosts)
         described = []
         for item in self.planned.on_hosts:
-            steps = self._restorer.describe(item)["steps"]
+            steps = self.restorer.describe(item)["steps"]
             described.append({**_names(item), "steps": steps})
             if not as_json:
                 origin = "" if item.source == item.host else f" (saved from {item.source})"
                 _show_steps(f"{item.service} on {item.host}{origin}", steps)
-        inside = []
-        self._inside = {
-            record.name: self._controller_restore(record) for record in self.planned.by_controller
-        }
-        for name, work in self._inside.items():
+        running = []
+        for record in self.planned.by_controller:
+            work = self._controller_restore(record)
+            self.inside[record.name] = work
             steps = work.plan()
-            inside.append({"service": name, "steps": steps})
+            running.append({"service": record.name, "steps": steps})
             if not as_json:
-                _show_steps(f"{name}, as it runs", steps)
-        return {"hosts": described, "services": inside}
+                _show_steps(f"{record.name}, as it runs", steps)
+        return {"hosts": described, "services": running}
 
     def carry_out(self) -> dict[str, Any]:
         """Deliver everything, then restore group by group; the first failure ends it."""
         reports: list[dict[str, Any]] = []
-        inside: list[dict[str, Any]] = []
-        self._compared: list[dict[str, Any]] = []
+        running: list[dict[str, Any]] = []
         try:
-            self._restorer.deliver(self.reader, self.planned.on_hosts)
+            self.restorer.deliver(self.reader, self.planned.on_hosts)
             for group in self.planned.groups():
-                answers = self._restorer.restore(group, partial(self._compare, group))
+                answers = self.restorer.restore(group, partial(self._compare, group))
                 reports += [
                     {**_names(item), **{key: answer[key] for key in ("steps", "warnings", "kept")}}
                     for item, answer in zip(group, answers, strict=True)
                 ]
-            for name, work in self._inside.items():
-                inside.append({"service": name, **work.run()})
+            for name, work in self.inside.items():
+                running.append({"service": name, **work.run()})
         except EpibackupError as error:
-            self._restorer.forget(self.planned.on_hosts)
+            self.restorer.forget(self.planned.on_hosts)
             done = [f"{report['service']} on {report['host']}" for report in reports]
-            done += [report["service"] for report in inside]
+            done += [report["service"] for report in running]
             untouched = (
                 "what was restored before stays: " + ", ".join(done)
                 if done
                 else "nothing live was changed"
             )
             raise type(error)(f"{error.message}\n{untouched}", error.hint) from error
-        return {"hosts": reports, "services": [*self._compared, *inside]}
+        return {"hosts": reports, "services": [*self.compared, *running]}
 
     def _compare(self, group: Sequence[HostRestore]) -> None:
         """Have the services of a group look at what was restored."""
@@ -198,7 +202,7 @@ class _Work:
             record = next(record for record in self.manifest.services if record.name == name)
             hosts = [item.host for item in group if item.service == name]
             warnings = service_types()[name].compare(self._context(record, hosts))
-            self._compared.append({"service": name, "warnings": warnings})
+            self.compared.append({"service": name, "warnings": warnings})
             for warning in warnings:
                 output.say(f"warning: {warning}")
 
@@ -214,7 +218,7 @@ class _Work:
             hosts=hosts,
             settings=self.settings.of_service(record.name),
             say=output.say,
-            live=partial(self._restorer.discover, record.name),
+            live=partial(self.restorer.discover, record.name),
             parts=self.wanted.parts,
             rename=self.wanted.rename,
         )
