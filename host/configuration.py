@@ -3,12 +3,13 @@ and putting its configuration beside the live one with the names of this cluster
 
 import os
 import pwd
-from typing import Any, Callable, Dict, List, NamedTuple
+import stat
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from host import java, unit
 from host.errors import HostError
 from host.mapping import mapped, replacements
-from host.service import Restoration
+from host.service import Delivered, Restoration
 from host.swap import same
 
 LEFT_ALONE = ("/lib/", "/usr/lib/", "/etc/systemd/")
@@ -65,12 +66,28 @@ def stage(
     is in that folder belongs to its version and stays out.
     is_mapped: whether a property names hosts, which then become those of this cluster.
     """
+    paths: List[str] = []
+    for member in restoration.members:
+        if member.content.get("part") == "configuration":
+            take_over(member.path, tuple(member.content["owner"]), (live.uid, live.gid))
+            paths += _stage(restoration, member, live, staged, is_mapped)
+    return sorted(paths)
+
+
+def _stage(
+    restoration: Restoration,
+    member: Delivered,
+    live: Installed,
+    staged: str,
+    is_mapped: Callable[[str], bool],
+) -> List[str]:
     saved_config = restoration.details["config"]
     saved_folder = os.path.dirname(saved_config)
     elsewhere = saved_folder != os.path.dirname(live.config)
     names = replacements(restoration.options.get("host_map", []))
     paths = []
-    for source, saved in _files(restoration):
+    for saved in member.live_paths():
+        source = os.path.join(member.path, saved.lstrip("/"))
         path = saved
         if saved == saved_config:
             path = live.config
@@ -88,20 +105,24 @@ def stage(
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.rename(source, place)
             paths.append(path)
-    return sorted(paths)
+    return paths
 
 
-def _files(restoration: Restoration) -> List[List[str]]:
-    """Delivered configuration files: where each is, and where it was."""
-    found = []
-    for member in restoration.members:
-        if member.content.get("part") == "configuration":
-            for parent, _, files in os.walk(member.path):
-                for file in files:
-                    source = os.path.join(parent, file)
-                    relative = os.path.relpath(source, member.path)
-                    found.append([source, os.path.normpath(os.path.join("/", relative))])
-    return found
+def take_over(tree: str, saved_owner: Tuple[int, int], owner: Tuple[int, int]) -> None:
+    """Give files of the saved service's user (user and group id) to this host's: numbers differ
+    between hosts."""
+    if saved_owner == owner:
+        return
+    for parent, folders, files in os.walk(tree):
+        for name in folders + files:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            uid = owner[0] if status.st_uid == saved_owner[0] else -1
+            gid = owner[1] if status.st_gid == saved_owner[1] else -1
+            if (uid, gid) != (-1, -1):
+                os.chown(path, uid, gid, follow_symlinks=False)
+                if not os.path.islink(path):
+                    os.chmod(path, stat.S_IMODE(status.st_mode))  # chown takes set-user-id away
 
 
 def _map(

@@ -2,6 +2,7 @@
 
 import abc
 import importlib
+import os
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from host.errors import HostError
@@ -42,6 +43,15 @@ class Delivered:
         self.kind = kind
         self.path = path
         self.content = content
+
+    def live_paths(self) -> List[str]:
+        """Where the files and links of a tree of configuration were on the saved host, sorted."""
+        found = []
+        for parent, folders, files in os.walk(self.path):
+            links = [folder for folder in folders if os.path.islink(os.path.join(parent, folder))]
+            live = os.path.normpath(os.path.join("/", os.path.relpath(parent, self.path)))
+            found += [os.path.join(live, name) for name in files + links]
+        return sorted(found)
 
 
 class Restoration:

@@ -57,7 +57,9 @@ class KafkaOnHost(HostService):
         snapshot.details["frozen_seconds"] = round(seconds, 3)
         self._describe(found, frozen, snapshot)
         paths = outermost(found.configuration())
-        snapshot.add_paths("configuration", paths, {"part": "configuration", "paths": paths})
+        owner = found.owner()
+        content = {"part": "configuration", "paths": paths, "owner": [owner.st_uid, owner.st_gid]}
+        snapshot.add_paths("configuration", paths, content)
 
     def _freeze(self, found: Broker, snapshot: Snapshot) -> Tuple[freezing.Frozen, float]:
         started = time.monotonic()

@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 from components.postgresql.host.instance import Instance
 from host import unit
+from host.configuration import take_over
 from host.errors import HostError
 from host.service import Delivered, Restoration, Step
 from host.swap import Swap
@@ -65,10 +66,11 @@ class _Configuration:
         ]
 
     def _prepare(self) -> None:
-        _take_over(self._instance, self._member)
+        saved, here = self._member.content["owner"], os.stat(self._instance.data_directory)
+        take_over(self._member.path, (saved["uid"], saved["gid"]), (here.st_uid, here.st_gid))
         # File by file: a folder main.before-… beside Debian's /etc/postgresql/15/main would be
         # taken for another server by its tools and at the next boot.
-        files = saved_files(self._member)
+        files = self._member.live_paths()
         chosen = [path for path in files if os.path.basename(path) not in ROLE_FILES]
         self._swap = Swap(
             self._restoration.folder, self._member.path, chosen, self._restoration.run
@@ -125,28 +127,3 @@ class _Configuration:
             "FROM pg_hba_file_rules WHERE error IS NOT NULL"
         )
         return [str(row["problem"]) for row in rows]
-
-
-def saved_files(member: Delivered) -> List[str]:
-    """The live paths of all files and links in a delivered tree."""
-    found = []
-    for parent, folders, files in os.walk(member.path):
-        links = [folder for folder in folders if os.path.islink(os.path.join(parent, folder))]
-        live = os.path.normpath(os.path.join("/", os.path.relpath(parent, member.path)))
-        found += [os.path.join(live, name) for name in files + links]
-    return sorted(found)
-
-
-def _take_over(instance: Instance, member: Delivered) -> None:
-    """Give files of the saved server's user to this server's: numbers differ between hosts."""
-    saved: Dict[str, Any] = member.content["owner"]
-    here = os.stat(instance.data_directory)
-    if (saved["uid"], saved["gid"]) == (here.st_uid, here.st_gid):
-        return
-    for parent, folders, files in os.walk(member.path):
-        for name in folders + files:
-            path = os.path.join(parent, name)
-            status = os.lstat(path)
-            uid = here.st_uid if status.st_uid == saved["uid"] else -1
-            gid = here.st_gid if status.st_gid == saved["gid"] else -1
-            os.chown(path, uid, gid, follow_symlinks=False)

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from typing import Any, Dict, List, Set, Tuple
+from typing import Any, Dict, List, Set
 
 from components.rabbitmq.host.node import HOME, UNIT, host_of
 from host import unit
@@ -98,7 +98,7 @@ def announced(saved: List[Dict[str, Any]], names: Dict[str, str]) -> List[str]:
 def rewrite(member: Delivered, names: Dict[str, str]) -> List[str]:
     """Put new names into the delivered files; returns each line that changed, by its place."""
     changed = []
-    for path in saved_files(member):
+    for path in member.live_paths():
         staged = os.path.join(member.path, path.lstrip("/"))
         if os.path.islink(staged) or not _text(staged):
             continue
@@ -113,35 +113,8 @@ def rewrite(member: Delivered, names: Dict[str, str]) -> List[str]:
     return changed
 
 
-def saved_files(member: Delivered) -> List[str]:
-    """The live paths of all files and links in a delivered tree."""
-    found = []
-    for parent, folders, files in os.walk(member.path):
-        links = [folder for folder in folders if os.path.islink(os.path.join(parent, folder))]
-        live = os.path.normpath(os.path.join("/", os.path.relpath(parent, member.path)))
-        found += [os.path.join(live, name) for name in files + links]
-    return sorted(found)
-
-
-def take_over(tree: str, saved_owner: Tuple[int, int], owner: Tuple[int, int]) -> None:
-    """Give files of the saved service's user to this host's: numbers differ between hosts."""
-    if saved_owner == owner:
-        return
-    for parent, folders, files in os.walk(tree):
-        for name in folders + files:
-            path = os.path.join(parent, name)
-            status = os.lstat(path)
-            uid = owner[0] if status.st_uid == saved_owner[0] else -1
-            gid = owner[1] if status.st_gid == saved_owner[1] else -1
-            if (uid, gid) != (-1, -1):
-                mode = status.st_mode
-                os.chown(path, uid, gid, follow_symlinks=False)
-                if not os.path.islink(path):
-                    os.chmod(path, mode & 0o7777)  # chown takes set-user-id bits away
-
-
 def not_saved(member: Delivered) -> List[str]:
     """Live files of the configuration's folder that the backup does not have."""
-    saved = set(saved_files(member))
+    saved = set(member.live_paths())
     before = re.compile(r"\.(before|new)-\d{8}T\d{6}Z$")
     return [path for path in _files(FOLDER) if path not in saved and not before.search(path)]

@@ -16,6 +16,7 @@ from components.rabbitmq.host import configuration
 from components.rabbitmq.host.loading import Loading
 from components.rabbitmq.host.node import HOME, UNIT, Counts, Node, host_of, version_numbers
 from host import command, quiesce, unit
+from host.configuration import take_over
 from host.errors import HostError
 from host.identity import identity
 from host.mapping import replacements
@@ -214,7 +215,7 @@ class _Restore:
             paths += self._stage_configuration(self._configuration, staged)
         if self._messages:
             saved, uid_gid = self._messages.content, self._owner()
-            configuration.take_over(self._messages.path, tuple(saved["owner"]), uid_gid)
+            take_over(self._messages.path, tuple(saved["owner"]), uid_gid)
             for path in saved["paths"]:
                 self._make_parents(path, self._messages.path)
                 if _stage(self._messages.path, path, staged):
@@ -227,10 +228,10 @@ class _Restore:
 
     def _stage_configuration(self, member: Delivered, staged: str) -> List[str]:
         """File by file: a folder rabbitmq.before-… beside the live one would hold live files."""
-        configuration.take_over(member.path, tuple(member.content["owner"]), self._owner())
+        take_over(member.path, tuple(member.content["owner"]), self._owner())
         chosen = []
         others = configuration.not_saved(member)
-        for path in configuration.saved_files(member):
+        for path in member.live_paths():
             saved = os.path.join(member.path, path.lstrip("/"))
             if same(path, saved) or (
                 path == member.content["cookie"] and not self._new_cookie(path)

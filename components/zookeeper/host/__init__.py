@@ -38,7 +38,9 @@ class ZooKeeperOnHost(HostService):
             )
         snapshot.details["zxid"] = self._save(found, snapshot)
         paths = outermost(found.configuration())
-        snapshot.add_paths("configuration", paths, {"part": "configuration", "paths": paths})
+        owner = os.stat(found.data_dir)
+        content = {"part": "configuration", "paths": paths, "owner": [owner.st_uid, owner.st_gid]}
+        snapshot.add_paths("configuration", paths, content)
 
     def _save(self, found: Server, snapshot: Snapshot) -> int:
         """Save snapshot, logs and epochs; returns the last transaction id."""
