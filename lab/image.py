@@ -45,6 +45,8 @@ _MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
     *("fstrim.timer", "man-db.timer", "getty.target", "console-getty.service"),
     *("proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service", "systemd-firstboot.service"),
+    # Each takes one of the kernel's inotify instances, of which 128 are for all hosts together.
+    *("systemd-ask-password-console.path", "systemd-ask-password-wall.path"),
     *("systemd-journald-audit.socket", "systemd-logind.service", "systemd-modules-load.service"),
     *("systemd-networkd.service", "systemd-pstore.service", "systemd-random-seed.service"),
     *("systemd-resolved.service", "systemd-timesyncd.service", "systemd-udevd.service"),

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -43,6 +44,9 @@ class Product:
         }
         self.environment.pop("EPIBACKUP_RUN_ID", None)
         self.stack_file = ROOT / "stacks" / f"Pulumi.{stack}.yaml"
+        # Test files run at the same time: two of them must not write one stack's configuration.
+        assert not self.stack_file.exists(), f"the stack {stack} belongs to another test"
+        self.started: list[subprocess.Popen[str]] = []
         self.configure()
 
     def configure(self, **options: Any) -> None:
@@ -83,8 +87,9 @@ class Product:
         return [str(EPIBACKUP), *arguments, "-s", self.stack]
 
     def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """Start a command of epibackup, in a process group of its own."""
-        return subprocess.Popen(
+        """Start a command of epibackup, in a process group of its own; killed if it outlives the
+        test."""
+        running = subprocess.Popen(
             self.command(*arguments),
             cwd=ROOT,
             env=self.environment,
@@ -95,6 +100,8 @@ class Product:
             start_new_session=True,
             **options,
         )
+        self.started.append(running)
+        return running
 
     def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
         """Run a command with --json; returns its document. Fails if the exit code is another."""
@@ -213,4 +220,8 @@ def product(cluster: Cluster, folder: Path, stack: str) -> Iterator[Product]:
     try:
         yield made
     finally:
+        for running in made.started:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.communicate()
         made.stack_file.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Hosts and services that cannot be saved: they cost no more than themselves."""
 
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,15 @@ import pytest
 
 from lab import Site, faults
 from tests.lab.product import Product, product
-from tests.lab.trouble import dumping, ended, failed, locked_table, services, wait_for
+from tests.lab.trouble import (
+    dumping,
+    ended,
+    failed,
+    locked_table,
+    services,
+    wait_for,
+    waits_for_lock,
+)
 
 
 @pytest.fixture
@@ -149,8 +156,7 @@ def test_a_dump_that_dies_half_way_fails_the_service_and_leaves_nothing(
 ) -> None:
     with locked_table(site):
         running = epibackup.start("backup", "--json")
-        wait_for(lambda: dumping(site), "the dump")
-        time.sleep(1)
+        wait_for(lambda: waits_for_lock(site), "the dump of shop")
         assert faults.kill(site.primary.host, r"pg_dump .*dbname='shop'") > 0
         output = ended(running, site)
     assert running.returncode == 3, output
@@ -166,7 +172,7 @@ def test_an_agent_that_is_killed_fails_its_service_and_leaves_nothing(
 ) -> None:
     with locked_table(site):
         running = epibackup.start("backup")
-        wait_for(lambda: dumping(site), "the dump")
+        wait_for(lambda: waits_for_lock(site), "the dump of shop")
         assert faults.kill(site.primary.host, r"agent-\S+ --worker") > 0
         faults.kill(site.primary.host, r"pg_dump ")
         ended(running, site)

@@ -31,7 +31,7 @@ def both(pair: Cluster) -> Iterator[list[RabbitMQ]]:
 @pytest.fixture
 def epibackup(pair: Cluster, tmp_path: Path) -> Iterator[Product]:
     """The product for the first host alone; the second one can be mapped to."""
-    with product(pair, tmp_path, "test-rabbitmq") as made:
+    with product(pair, tmp_path, "test-messages") as made:
         only = build_directory(tmp_path / "one", pair, {"rabbitmq": [ONE]})
         made.configure(build=str(only), services=["rabbitmq"])
         yield made
@@ -40,7 +40,7 @@ def epibackup(pair: Cluster, tmp_path: Path) -> Iterator[Product]:
 @pytest.fixture
 def for_both(pair: Cluster, tmp_path: Path) -> Iterator[Product]:
     """The product for both hosts: where one fails, the other is saved."""
-    with product(pair, tmp_path, "test-rabbitmq-both") as made:
+    with product(pair, tmp_path, "test-messages-both") as made:
         made.configure(services=["rabbitmq"])
         yield made
 
@@ -96,7 +96,7 @@ def test_messages_go_back_to_a_node_of_the_same_name_only(
     pair: Cluster, tmp_path: Path, both: list[RabbitMQ]
 ) -> None:
     second = both[1]
-    with product(pair, tmp_path, "test-rabbitmq-messages") as made:
+    with product(pair, tmp_path, "test-messages-elsewhere") as made:
         groups = {"rabbitmq": [ONE], "kubernetes_node": [OTHER]}
         made.configure(
             build=str(build_directory(tmp_path / "two", pair, groups)),

@@ -78,3 +78,9 @@ def processes_of(host: Container) -> str:
 
 def dumping(site: Site) -> bool:
     return any("pg_dump" in it.command_line for it in site.primary.host.processes())
+
+
+def waits_for_lock(site: Site) -> bool:
+    """Whether a dump of the database shop waits for `locked_table`."""
+    processes = site.primary.host.processes()
+    return any("shop [local] LOCK TABLE waiting" in it.command_line for it in processes)
