@@ -331,7 +331,9 @@ def recovered(folder: str) -> str:
     """Put back what a restore was swapping when its worker was killed, and say so."""
     if not swap.unfinished(folder):
         return ""
-    return "; what it had replaced is back: " + ", ".join(swap.recover(folder))
+    back = swap.recover(folder)
+    service_of(os.path.basename(folder)).resume()
+    return "; what it had replaced is back: " + ", ".join(back)
 
 
 def pass_on_barriers(output: IO[bytes], answers: List[bytes]) -> None:

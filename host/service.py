@@ -141,6 +141,11 @@ class HostService(abc.ABC):
         Looks at the host, but changes nothing: the agent runs the steps, or shows them.
         """
 
+    def resume(self) -> None:  # noqa: B027 - most services need no more than to be started
+        """Make sure that the service works again, after its files were put back and its units
+        started; called after a restore that failed or was killed. Raises HostError if it does not.
+        """
+
     def kept(self) -> List[str]:
         """Old data that restores have put aside, by names that `discard` takes."""
         return []

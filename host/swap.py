@@ -79,6 +79,11 @@ class Swap:
                 )
         self.changed = changed
 
+    @property
+    def begun(self) -> bool:
+        """Whether live files may have been replaced, or units stopped."""
+        return os.path.exists(self._journal)
+
     def begin(self) -> None:
         """Stop the units, last first. From here on a kill is noticed, and they come back."""
         self._write_journal()
@@ -105,7 +110,7 @@ class Swap:
 
         Can be called at any time, and again.
         """
-        begun = os.path.exists(self._journal)
+        begun = self.begun
         if begun:
             for name in reversed(self._units):
                 unit.stop(name)  # it may be running on the new files

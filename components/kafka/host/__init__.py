@@ -110,6 +110,10 @@ class KafkaOnHost(HostService):
         """Put logs and configuration in place together with all other hosts; see `restoring`."""
         return restoring.steps(restoration)
 
+    def resume(self) -> None:
+        """Wait until the broker answers, which needs ZooKeeper on other hosts."""
+        restoring.settle(broker.find().unit)
+
     def release(self, folder: str) -> None:
         """Remove the links beside the log directories."""
         freezing.release(folder)

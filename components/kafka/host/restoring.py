@@ -6,6 +6,7 @@ shutdown, so the broker recovers it when it starts.
 """
 
 import os
+import time
 from typing import Any, Dict, List
 
 from components.kafka.host import broker
@@ -21,6 +22,8 @@ MAPPED_KEYS = (
     *("listeners", "advertised.listeners", "zookeeper.connect"),
     *("host.name", "advertised.host.name"),
 )
+SETTLE_SECONDS = 60
+SETTLE_ATTEMPTS = 3
 START_SECONDS = 3600
 """A broker that recovers large logs answers only when it has read them."""
 
@@ -211,7 +214,10 @@ class _Whole:
             unit.stop(self._target.unit)
 
     def _swap_back(self) -> None:
+        begun = self._swap.begun
         self._swap.back()
+        if begun and self._target.active:
+            settle(self._target.unit)
 
     def _done(self) -> None:
         self._swap.done()
@@ -221,6 +227,22 @@ class _Whole:
 
     def _logs(self) -> List[Delivered]:
         return self._restoration.of_content("logs")
+
+
+def settle(name: str) -> None:
+    """Wait until a broker that was started answers. ZooKeeper may be put back at the same time,
+    and a broker that has not found it ends, or stays without doing anything: it is restarted.
+
+    Raises HostError if it does not answer in the end.
+    """
+    for _ in range(SETTLE_ATTEMPTS):
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            if _answers():
+                return
+            time.sleep(1)
+        command.run(["systemctl", "restart", "--", name], check=False)
+    unit.restart(name, _answers)
 
 
 def _answers() -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -206,8 +206,9 @@ class KafkaCluster(KafkaContents):
                 return error.message
             for broker in (self.broker(host) for host in chosen):
                 known = broker.metadata()
-                if not wanted <= {it["id"] for it in known.get("brokers", [])}:
-                    return f"the broker of {broker.host.name} does not know all others"
+                strangers = wanted - {it["id"] for it in known.get("brokers", [])}
+                if strangers:
+                    return f"{broker.host.name} does not know {self._states(strangers)}"
                 unknown = topics - {topic for topic, _ in _partitions(known)}
                 if unknown:
                     return f"the broker of {broker.host.name} does not know {sorted(unknown)}"
@@ -218,6 +219,16 @@ class KafkaCluster(KafkaContents):
             return ""
 
         _wait(missing, timeout_seconds)
+
+    def _states(self, brokers: Iterable[int]) -> str:
+        """What brokers do, and the last errors in their logs."""
+        shown = []
+        for broker in (self.brokers[number] for number in sorted(brokers)):
+            errors = f"grep -hE 'ERROR|FATAL' {layout.KAFKA_LOGS}/server.log | tail -n 3"
+            ask = ["sh", "-c", f"systemctl is-active {broker.unit}; {errors}"]
+            said = broker.host.run(ask, check=False).stdout
+            shown.append(f"{broker.host.name}: {said}")
+        return "\n".join(shown)
 
     def wait_for_replicas(self, timeout_seconds: float = 90) -> None:
         """Waits until every replica of every partition is in sync; raises LabError if not."""
