@@ -1,4 +1,4 @@
-"""`make bench`: prints the tables of docs/performance.md. Takes about a quarter of an hour."""
+"""`make bench`: prints the tables of docs/performance.md. Takes about 40 minutes."""
 
 import argparse
 import os
