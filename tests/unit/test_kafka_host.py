@@ -98,11 +98,11 @@ class _Trouble(freezing._Files):
     def __init__(self, trouble: object) -> None:
         self._trouble = trouble
 
-    def take(self, live: str, frozen: str) -> None:
+    def take(self, live: str, frozen: str) -> int:
         trouble, self._trouble = self._trouble, None
         if callable(trouble):
             trouble(Path(live).parent)
-        super().take(live, frozen)
+        return super().take(live, frozen)
 
 
 def test_a_segment_that_is_replaced_by_the_cleaner_meanwhile_is_taken_again(
@@ -121,6 +121,27 @@ def test_a_segment_that_is_replaced_by_the_cleaner_meanwhile_is_taken_again(
     assert lengths[f"{0:020}.log"] == len(cleaned)
     assert not [name for name in lengths if name.endswith(".deleted")]
     assert (tmp_path / "frozen" / f"{0:020}.log").read_bytes() == cleaned
+
+
+@pytest.mark.parametrize("kind", [freezing._Files, freezing._Copies])
+def test_a_segment_that_is_replaced_just_after_it_was_taken_is_taken_again(
+    broker: Path, tmp_path: Path, kind: type[freezing._Files]
+) -> None:
+    """The cleaner joins segments: the old one alone would lack what the others held."""
+    live, joined = broker / "orders-0", batch(1, [b"b"])
+
+    class Late(kind):  # type: ignore[misc,valid-type]
+        def take(self, path: str, frozen: str) -> int:
+            taken: int = super().take(path, frozen)
+            first = live / f"{0:020}.log"
+            if path == str(first) and first.read_bytes() != joined:
+                first.rename(f"{first}.deleted")
+                first.write_bytes(joined)
+            return taken
+
+    lengths = freezing.freeze_folder(str(live), str(tmp_path / "frozen"), Late())
+    assert lengths is not None
+    assert (tmp_path / "frozen" / f"{0:020}.log").read_bytes() == joined
 
 
 def test_a_segment_that_is_rolled_meanwhile_is_followed_by_the_next(
@@ -144,12 +165,13 @@ def test_a_copied_segment_gets_what_was_appended_before_it_was_rolled(
     broker: Path, tmp_path: Path
 ) -> None:
     class Slow(freezing._Copies):
-        def take(self, live: str, frozen: str) -> None:
-            super().take(live, frozen)
+        def take(self, live: str, frozen: str) -> int:
+            taken = super().take(live, frozen)
             if live.endswith(f"{3:020}.log"):
                 with Path(live).open("ab") as log:
                     log.write(batch(4, [b"e"]))
                 segment(Path(live).parent, 5, batch(5, [b"f"]))
+            return taken
 
     frozen = tmp_path / "frozen"
     lengths = freezing.freeze_folder(str(broker / "orders-0"), str(frozen), Slow())

@@ -174,9 +174,11 @@ def _check_space(log_dir: str, place: str) -> None:
 class _Files:
     """Files taken by hard links, which grow with their files."""
 
-    def take(self, live: str, frozen: str) -> None:
-        """Put a file aside; raises FileNotFoundError if it is gone."""
+    def take(self, live: str, frozen: str) -> int:
+        """Put a file aside; returns the inode of what was taken, because the live name may be
+        another file's by now. Raises FileNotFoundError if it is gone."""
         os.link(live, frozen)
+        return os.stat(frozen).st_ino
 
     def complete(self, live: str, frozen: str) -> bool:
         """Take what was appended since; whether there was any."""
@@ -187,11 +189,12 @@ class _Files:
 class _Copies(_Files):
     """Files taken by copies: most of them in the first look, what has changed in the next."""
 
-    def take(self, live: str, frozen: str) -> None:
+    def take(self, live: str, frozen: str) -> int:
         with open(live, "rb", buffering=0) as source, open(frozen, "wb", buffering=0) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
-        status = os.stat(live)
+            status = os.fstat(source.fileno())
         os.chown(frozen, status.st_uid, status.st_gid)
+        return status.st_ino
 
     def complete(self, live: str, frozen: str) -> bool:
         done = os.path.getsize(frozen)
@@ -231,8 +234,7 @@ def freeze_folder(live: str, frozen: str, files: _Files) -> Optional[Dict[str, i
         for name in sorted(set(wanted) - set(had)):
             target = os.path.join(frozen, name)
             try:
-                files.take(os.path.join(live, name), target)
-                had[name] = os.stat(os.path.join(live, name)).st_ino
+                had[name] = files.take(os.path.join(live, name), target)
             except FileNotFoundError:
                 if os.path.lexists(target):
                     os.unlink(target)
