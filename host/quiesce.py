@@ -58,11 +58,9 @@ def start(name: str) -> None:
     started = command.run(["systemctl", "start", "--", name], check=False)
     if started.code == 0 and unit.is_active(name):
         return
-    log = command.run(
-        ["journalctl", "--unit", name, "-n", "8", "--no-pager", "-o", "cat"], check=False
-    )
+    said = unit.last_log(name) or command.last_lines(started.stderr)
     raise HostError(
-        "%s did not start again: %s" % (name, command.last_lines(log.stdout or started.stderr)),
+        "%s did not start again: %s" % (name, said),
         "look at journalctl --unit %s" % name,
     )
 

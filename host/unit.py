@@ -94,7 +94,10 @@ def restart(
         if state == "failed":
             break
         time.sleep(0.5)
-    log = command.run(
-        ["journalctl", "--unit", unit, "-n", "8", "--no-pager", "-o", "cat"], check=False
-    )
-    raise HostError("%s did not come up: %s" % (unit, command.last_lines(log.stdout)))
+    raise HostError("%s did not come up: %s" % (unit, last_log(unit)))
+
+
+def last_log(unit: str) -> str:
+    """The last lines of a unit's log, for an error; empty where there is none."""
+    argv = ["journalctl", "--unit", unit, "-n", "8", "--no-pager", "-o", "cat"]
+    return command.last_lines(command.run(argv, check=False).stdout)

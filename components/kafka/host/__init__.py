@@ -12,7 +12,7 @@ from components.kafka.host.broker import Broker
 from components.kafka.host.segments import UnreadableOffsets
 from host import identity, quiesce
 from host.errors import HostError
-from host.packing import outermost
+from host.packing import folder_bytes, outermost
 from host.service import HostService, Restoration, Step
 from host.snapshot import Snapshot
 from host.swap import put_aside, remove
@@ -83,8 +83,10 @@ class KafkaOnHost(HostService):
             )
         if frozen.deleted:
             snapshot.warn("deleted while they were saved: " + ", ".join(frozen.deleted))
-        logs = topics.measured(frozen, found.log_dirs)
-        snapshot.add_folder("state", snapshot.path("state"), 4096, {"state": True})
+        state = snapshot.path("state")
+        places = [os.path.join(state, str(number)) for number in range(len(found.log_dirs))]
+        logs = topics.measured(frozen, places)
+        snapshot.add_folder("state", state, folder_bytes(state), {"state": True})
         topics.add_members(logs, snapshot)
         zookeeper = found.properties.get("zookeeper.connect")
         snapshot.details["topics"] = topics.described(logs, zookeeper, snapshot)

@@ -26,11 +26,14 @@ class Log(NamedTuple):
     bytes: int
 
 
-def measured(frozen: Frozen, log_dirs: List[str]) -> List[Log]:
-    """The frozen partitions, cut after their last whole batch."""
+def measured(frozen: Frozen, states: List[str]) -> List[Log]:
+    """The frozen partitions, cut after their last whole batch.
+
+    states: the folders that hold the checkpoints of the log directories, as they were saved.
+    """
     starts: Dict[str, int] = {}
-    for log_dir in log_dirs:
-        starts.update(start_offsets(os.path.join(log_dir, START_OFFSETS)))
+    for state in states:
+        starts.update(start_offsets(os.path.join(state, START_OFFSETS)))
     logs = []
     for partition in frozen.partitions:
         names = partition.segments
