@@ -6,14 +6,12 @@ texts from here.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from components.storage.options import Section, TargetOptions
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Compression(_Section):
+class Compression(Section):
     """How members are compressed, on the hosts."""
 
     method: Literal["auto", "zstd", "gzip", "none"] = Field(
@@ -28,7 +26,7 @@ class Compression(_Section):
     )
 
 
-class Ssh(_Section):
+class Ssh(Section):
     """How hosts are reached, where the inventory is not right for this machine."""
 
     key_file: str | None = Field(
@@ -56,8 +54,8 @@ class Ssh(_Section):
     )
 
 
-class Settings(_Section):
-    """All options but those of services, which `settings_model` adds."""
+class General(Section):
+    """What is saved, where to, and how."""
 
     build: str | None = Field(
         None,
@@ -123,6 +121,14 @@ class Settings(_Section):
         "more only for members over 16 GiB.",
         examples=[4],
     )
+
+
+class Settings(TargetOptions, General):
+    """All options but those of services, which `settings_model` adds."""
+
+    def target_options(self) -> TargetOptions:
+        """The options of targets alone."""
+        return TargetOptions(**{name: getattr(self, name) for name in TargetOptions.model_fields})
 
     def of_service(self, name: str) -> Any:
         """A service's own options."""

@@ -16,7 +16,7 @@ from components.archive.naming import cluster_label
 from components.errors import EpibackupError, UsageError
 from components.service import ServiceSettings, service_types
 from components.ssh import SshHost
-from components.storage.target import open_target
+from components.storage.target import Target, open_target
 from program.build_directory import BuildDirectory, read_build_directory
 from program.groups import STATEFUL, STATELESS
 from program.host_keys import known_keys
@@ -65,7 +65,7 @@ def make_plan(settings: Settings) -> Plan:
         raise UsageError(
             "the target is not known", "give it with -t /path/to/backups, or set epibackup:target"
         )
-    open_target(settings.target)
+    open_target(settings.target, settings.target_options())
     build = read_build_directory(Path(settings.build))
     services = _services(settings, build)
     names = {name for service in services for name in service.hosts}
@@ -176,14 +176,18 @@ def check_here(plan: Plan) -> None:
     """
     for host in plan.hosts.values():
         check_key(host)
-    open_target(plan.target).check()
+    _target(plan).check()
+
+
+def _target(plan: Plan) -> Target:
+    return open_target(plan.target, plan.settings.target_options())
 
 
 def problems_here(plan: Plan) -> list[str]:
     """What `check_here` would refuse, for a plan or preview that only warns."""
     checks: list[Callable[[], None]] = [partial(check_key, host) for host in plan.hosts.values()]
     found = []
-    for check in [*checks, open_target(plan.target).check]:
+    for check in [*checks, _target(plan).check]:
         try:
             check()
         except EpibackupError as error:

@@ -182,6 +182,7 @@ def _request(plan: Plan, run: str) -> dict[str, Any]:
         "epicli_version": plan.epicli_version,
         "epibackup_version": importlib.metadata.version("epibackup"),
         "target": plan.target,
+        "target_options": plan.settings.target_options().model_dump(),
         "container": plan.settings.format,
         "parallel": plan.settings.parallel_transfers,
         "agent": agent_command(plan.settings.host_directory, agent_hash()),

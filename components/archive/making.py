@@ -17,7 +17,7 @@ from components.archive.manifest import (
     Member,
     ServiceRecord,
 )
-from components.archive.naming import archive_names, cluster_label
+from components.archive.naming import archive_names
 from components.archive.reader import open_archive, verify
 from components.archive.request import ArchiveRequest, ArchiveResult
 from components.archive.restore_notes import PATH as NOTES_PATH
@@ -44,10 +44,11 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
     sources = _sources(request)
     if not sources:
         raise EpibackupError("nothing was saved: " + "; ".join(_failures(request)), _hint(request))
-    target = open_target(request.target)
+    target = open_target(request.target, request.target_options)
     _check_space(target, sources)
     with SshClients([SshHost.from_json(host) for host in request.hosts]) as clients:
-        upload = target.create(f"epibackup_{cluster_label(request.cluster)}_{request.run}")
+        names = archive_names(request.cluster, request.run, request.container)
+        upload = target.create(list(names))
         try:
             container = container_writer(request.container, upload, request.started)
             progress = Progress(sum(source.expected_bytes or 0 for source in sources), say)
@@ -58,7 +59,7 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
             container.add(manifest_module.PATH, stored_manifest)
             container.close()
             say("publishing")
-            key = upload.publish(archive_names(request.cluster, request.run, request.container))
+            key = upload.publish()
         finally:
             upload.abort()
         _read_back(target, key, stored_manifest, say)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from components.archive.manifest import Manifest, Missing
+from components.storage.options import TargetOptions
 
 LARGEST_BYTES = 64 << 20
 """A request larger than this is refused."""
@@ -37,6 +38,7 @@ class ArchiveRequest(_Strict):
     epicli_version: str | None
     epibackup_version: str
     target: str
+    target_options: TargetOptions
     container: Literal["zip", "tar.gz"]
     parallel: int
     agent: list[str]

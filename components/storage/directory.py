@@ -4,8 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +37,7 @@ class Directory(Target):
             )
         with _explained(self.url):
             self._remove_abandoned()
-            upload = _DirectoryUpload(self._path, "check")
+            upload = _DirectoryUpload(self._path, ["check"])
             upload.abort()
 
     def free_bytes(self) -> int:
@@ -44,10 +45,10 @@ class Directory(Target):
             status = os.statvfs(self._path)
         return status.f_bavail * status.f_frsize
 
-    def create(self, label: str) -> Upload:
+    def create(self, names: Sequence[str]) -> Upload:
         self.check()
         with _explained(self.url):
-            return _DirectoryUpload(self._path, label)
+            return _DirectoryUpload(self._path, names)
 
     def names(self) -> list[str]:
         with _explained(self.url):
@@ -84,10 +85,11 @@ class Directory(Target):
 class _DirectoryUpload(Upload):
     """A hidden file that is linked to its name when it is complete."""
 
-    def __init__(self, folder: Path, label: str) -> None:
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder = folder
-        owner = f"{socket.gethostname()}-{os.getpid()}"
-        self._path = folder / f".{label}-{owner}{PARTIAL_SUFFIX}"
+        self._names = names
+        owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._path = folder / f".{names[0]}-{owner}{PARTIAL_SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
         self._flusher = ThreadPoolExecutor(1)
@@ -108,13 +110,13 @@ class _DirectoryUpload(Upload):
                 self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
                 self._unflushed = 0
 
-    def publish(self, names: Iterable[str]) -> str:
+    def publish(self) -> str:
         with _explained(str(self._folder)):
             self._flushed()
             os.fsync(self._descriptor)
             # Reading back has to show what the disk has, not what this machine remembers.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            for name in names:
+            for name in self._names:
                 if self._take(self._folder / name):
                     self._sync_folder()
                     self.abort()

@@ -1,12 +1,18 @@
 """The interface of a target, and finding the right one for what the user wrote."""
 
 import abc
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from components.errors import UsageError
+from components.storage.options import TargetOptions
 
 Data = bytes | bytearray | memoryview
+
+SCHEMES: dict[str, tuple[str, str]] = {}
+"""URL schemes, and where their targets are: module and class. Each is made with the location and
+the options of all targets, and raises UsageError for what is wrong in them; it contacts nothing."""
 
 
 class Upload(abc.ABC):
@@ -20,8 +26,8 @@ class Upload(abc.ABC):
         """Append bytes; they may be reused by the caller when this returns."""
 
     @abc.abstractmethod
-    def publish(self, names: Iterable[str]) -> str:
-        """Make the archive visible, whole and durable, under the first name that is free.
+    def publish(self) -> str:
+        """Make the archive visible, whole and durable, under the first of its names that is free.
 
         Who is first is decided by the target itself, so that two runs never overwrite each
         other. Returns the name it got. Nothing can be written after that.
@@ -50,8 +56,10 @@ class Target(abc.ABC):
         """Free space; None where the target has no such limit or does not tell."""
 
     @abc.abstractmethod
-    def create(self, label: str) -> Upload:
-        """Begin an archive; `label` tells people what an unfinished one belongs to."""
+    def create(self, names: Sequence[str]) -> Upload:
+        """Begin an archive that gets the first of `names` that is free: now, or once it is
+        published, as the target can decide it. The first name also tells people what an
+        unfinished archive belongs to."""
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -70,18 +78,25 @@ class Target(abc.ABC):
         """Remove a published file; nothing happens if it is gone already."""
 
 
-def open_target(location: str) -> Target:
+def open_target(location: str, options: TargetOptions) -> Target:
     """The target for a location; contacts nothing.
 
-    Raises UsageError for a location that this version cannot use.
+    Raises UsageError for a location or options that cannot be used.
     """
     from components.storage.directory import Directory
 
     scheme, separator, _ = location.partition("://")
+    if separator and scheme in SCHEMES:
+        module, name = SCHEMES[scheme]
+        kind: Callable[[str, TargetOptions], Target] = getattr(
+            importlib.import_module(module), name
+        )
+        return kind(location, options)
     if separator:
+        known = ", ".join(f"{known}://" for known in SCHEMES)
         raise UsageError(
-            f"the target {location} cannot be used: this version has no target {scheme}://",
-            "use the path of a folder, which may be a mounted share: -t /mnt/backups",
+            f"the target {location} cannot be used: there is no target {scheme}://",
+            f"use the path of a folder, which may be a mounted share, or {known}",
         )
     if not location.startswith("/"):
         raise UsageError(

@@ -18,7 +18,7 @@ def target_for(stack: str, flags: Mapping[str, Any]) -> Target:
     settings = settings_for(stack, flags)
     if not settings.target:
         raise UsageError("the target is not known", "give it with -t, or set epibackup:target")
-    return open_target(settings.target)
+    return open_target(settings.target, settings.target_options())
 
 
 def list_command(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The contract that every target keeps; more targets join the fixture."""
+"""A folder as a target."""
 
 import errno
 import multiprocessing
@@ -8,72 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import NotFound, TargetUnreachable, UsageError
+from components.errors import TargetUnreachable, UsageError
 from components.storage.directory import Directory
+from components.storage.options import TargetOptions
 from components.storage.target import Target, open_target
+from tests.targets.contract import Contract, publish
 
 
-@pytest.fixture(params=["directory"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
-    """Every kind of target, empty."""
-    assert request.param == "directory"
-    folder = tmp_path / "target"
-    folder.mkdir(mode=0o700)
-    return Directory(str(folder))
+class TestContract(Contract):
+    """What every target keeps."""
 
-
-def publish(target: Target, data: bytes, *names: str) -> str:
-    upload = target.create("run")
-    upload.write(data)
-    return upload.publish(names)
-
-
-def test_a_published_archive_is_listed_read_and_deleted(target: Target) -> None:
-    assert publish(target, b"0123456789", "a.zip") == "a.zip"
-    assert target.names() == ["a.zip"]
-    assert target.size("a.zip") == 10
-    with target.open("a.zip") as stream:
-        stream.seek(3)
-        assert stream.read(4) == b"3456"
-    target.delete("a.zip")
-    target.delete("a.zip")
-    assert target.names() == []
-
-
-def test_an_unfinished_archive_is_not_listed_and_leaves_nothing(target: Target) -> None:
-    upload = target.create("run")
-    upload.write(b"half")
-    assert target.names() == []
-    upload.abort()
-    upload.abort()
-    assert target.names() == []
-
-
-def test_a_taken_name_is_never_overwritten(target: Target) -> None:
-    publish(target, b"first", "a.zip")
-    assert publish(target, b"second", "a.zip", "a_1.zip") == "a_1.zip"
-    with target.open("a.zip") as stream:
-        assert stream.read() == b"first"
-
-
-def test_two_uploads_at_once_get_two_names(target: Target) -> None:
-    one, two = target.create("one"), target.create("two")
-    one.write(b"one")
-    two.write(b"two")
-    names = {one.publish(["a", "a_1"]), two.publish(["a", "a_1"])}
-    assert names == {"a", "a_1"}
-
-
-def test_a_check_leaves_nothing_behind(target: Target) -> None:
-    target.check()
-    assert target.names() == []
-
-
-def test_what_is_not_there_is_not_found(target: Target) -> None:
-    for ask in (target.open, target.size):
-        with pytest.raises(NotFound, match=r"no none\.zip") as caught:
-            ask("none.zip")
-        assert caught.value.exit_code == 6
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> Target:
+        folder = tmp_path / "target"
+        folder.mkdir(mode=0o700)
+        return Directory(str(folder))
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -95,7 +44,7 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
 
 
 def _write_and_wait(folder: str, ready: "multiprocessing.synchronize.Event") -> None:
-    upload = Directory(folder).create("killed")
+    upload = Directory(folder).create(["killed.zip"])
     upload.write(b"half an archive")
     ready.set()
     signal.pause()
@@ -137,7 +86,7 @@ def test_without_hard_links_the_name_is_still_taken_exclusively(
 def test_a_target_that_fails_while_writing_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
 ) -> None:
-    upload = Directory(str(tmp_path)).create("run")
+    upload = Directory(str(tmp_path)).create(["a.zip"])
 
     def fail(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -153,5 +102,5 @@ def test_a_target_that_fails_while_writing_says_what_to_do(
 
 
 def test_a_location_that_this_version_cannot_use_is_refused() -> None:
-    with pytest.raises(UsageError, match="no target s3://"):
-        open_target("s3://bucket/prefix")
+    with pytest.raises(UsageError, match="no target ftp://"):
+        open_target("ftp://server/folder", TargetOptions())
