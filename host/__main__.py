@@ -18,7 +18,7 @@ import threading
 import traceback
 from typing import IO, Any, Callable, Dict, List
 
-from host import command, compression, identity, packing, swap
+from host import command, compression, identity, meeting, packing, swap
 from host.errors import HostError
 from host.service import Delivered, HostService, Restoration, Step, run_steps, service_class
 from host.snapshot import FORMAT, Snapshot, public
@@ -181,14 +181,14 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
         request["details"],
         request.get("options", {}),
         say,
-        meet if request.get("together", False) else alone,
+        meeting.Together() if request.get("together", False) else meeting.Others(),
     )
     with store.lock(service, "restore of run " + run):
         steps = recovery_steps(store, service, restoration)
         steps += service_of(service).restore(restoration)
         if not request.get("dry_run", False):
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            run_steps(steps, say)
+            run_steps(steps, say, restoration.others)
             store.remove(folder)
     return {
         "format": FORMAT,
@@ -198,21 +198,6 @@ def restore(store: Store, service: str, run: str) -> Dict[str, Any]:
         "warnings": restoration.warnings,
         "kept": restoration.kept,
     }
-
-
-def alone(_: str) -> bool:
-    """The barriers of a host that is restored by itself hold nobody."""
-    return True
-
-
-def meet(key: str) -> bool:
-    """Tell the controller that this host has come to a barrier, and wait for its word.
-
-    It says no, or is gone, when the restore is not to go on.
-    """
-    sys.stdout.write(json.dumps({"barrier": key}) + "\n")
-    sys.stdout.flush()
-    return sys.stdin.buffer.readline() == b"go\n"
 
 
 def recovery_steps(store: Store, service: str, restoration: Restoration) -> List[Step]:
@@ -295,7 +280,9 @@ def supervise(argv: List[str], timeout_seconds: int, folder: str) -> Dict[str, A
         start_new_session=True,
     )
     answers: List[bytes] = []
-    reader = threading.Thread(target=pass_on_barriers, args=(worker.stdout, answers), daemon=True)
+    met = threading.Event()
+    arguments = (worker.stdout, answers, met)
+    reader = threading.Thread(target=pass_on_barriers, args=arguments, daemon=True)
     reader.start()
 
     def end(*_: Any) -> None:
@@ -322,24 +309,30 @@ def supervise(argv: List[str], timeout_seconds: int, folder: str) -> Dict[str, A
         reason = "it took longer than %d seconds and was ended" % timeout_seconds
 
     def fail() -> Dict[str, Any]:
-        raise HostError(reason + recovered(folder))
+        others = meeting.Together() if met.is_set() else meeting.Others()
+        raise HostError(reason + recovered(folder, others))
 
     return answer_failure(fail)
 
 
-def recovered(folder: str) -> str:
+def recovered(folder: str, others: meeting.Others) -> str:
     """Put back what a restore was swapping when its worker was killed, and say so."""
-    if not swap.unfinished(folder):
+    begun = swap.of_journal(folder) if swap.unfinished(folder) else None
+    if begun:
+        begun.halt()
+    others.meet_back(meeting.HALTED)
+    if not begun:
         return ""
-    back = swap.recover(folder)
+    begun.back(others)
     service_of(os.path.basename(folder)).resume()
-    return "; what it had replaced is back: " + ", ".join(back)
+    return "; what it had replaced is back: " + ", ".join(begun.changed)
 
 
-def pass_on_barriers(output: IO[bytes], answers: List[bytes]) -> None:
+def pass_on_barriers(output: IO[bytes], answers: List[bytes], met: threading.Event) -> None:
     """Read a worker's output: barriers go to the controller at once, the rest into `answers`."""
     for line in iter(output.readline, b""):
         if line.startswith(b'{"barrier": '):
+            met.set()
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         else:

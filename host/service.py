@@ -6,10 +6,14 @@ import os
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from host.errors import HostError
+from host.meeting import HALTED, Others
 from host.snapshot import Snapshot
 
 COMPARE = "compare"
 """The barrier at which the controller compares what was restored with the manifest."""
+
+
+GIVEN_UP = "given up, because another host could not go on"
 
 
 def nothing() -> None:
@@ -22,11 +26,14 @@ class Step(NamedTuple):
     text: what it does, for the user; all that a dry run shows.
     do: does it; raises HostError if it can't.
     undo: puts back whatever `do` changed, also when `do` failed half-way.
+    halt: stops what may be running on new data; called before anything is put back, on this host
+        or on others that are restored together with it.
     """
 
     text: str
     do: Callable[[], None]
     undo: Callable[[], None] = nothing
+    halt: Callable[[], None] = nothing
 
 
 class Delivered:
@@ -65,7 +72,7 @@ class Restoration:
         `mapped`, whether this is another host than the saved one; `host_map`, a list of
         {"old": …, "new": …} with `name`, `address` and what `host.identity` says, for each host
         of the service; there where hosts are restored together, or onto others.
-    meet: waits at a barrier; returns whether to go on.
+    others: the hosts that are restored together with this one.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Restoration:
         details: Dict[str, Any],
         options: Dict[str, Any],
         say: Callable[[str], None],
-        meet: Callable[[str], bool],
+        others: Others,
     ) -> None:
         self.run = run
         self.folder = folder
@@ -86,7 +93,7 @@ class Restoration:
         self.warnings: List[str] = []
         self.kept: List[str] = []
         self.say = say
-        self._meet = meet
+        self.others = others
 
     def barrier(self, key: str, text: str) -> Step:
         """A step that waits until all hosts of the restore have come to the same point.
@@ -97,10 +104,15 @@ class Restoration:
         """
 
         def wait() -> None:
-            if not self._meet(key):
-                raise HostError("given up, because another host could not go on")
+            if not self.others.meet(key):
+                raise HostError(GIVEN_UP)
 
         return Step("wait until " + text, wait)
+
+    def check_others(self) -> None:
+        """Raise HostError if another host could not go on; for steps that wait for long."""
+        if self.others.gave_up():
+            raise HostError(GIVEN_UP)
 
     def warn(self, text: str) -> None:
         """Something a person should look at, though the restore goes on."""
@@ -159,10 +171,11 @@ class HostService(abc.ABC):
         failures too."""
 
 
-def run_steps(steps: List[Step], say: Callable[[str], None]) -> None:
+def run_steps(steps: List[Step], say: Callable[[str], None], others: Others) -> None:
     """Run steps in order; when one fails, undo it and those before it, last first, and raise.
 
-    An undo that fails is told and does not keep the others from running.
+    Nothing is undone before all hosts have stopped what runs on new data. An undo that fails is
+    told and does not keep the others from running.
     """
     begun: List[Step] = []
     try:
@@ -171,15 +184,22 @@ def run_steps(steps: List[Step], say: Callable[[str], None]) -> None:
             begun.append(step)
             step.do()
     except BaseException:
-        for step in reversed(begun):
-            if step.undo is nothing:
-                continue
-            say("undoing: " + step.text)
-            try:
-                step.undo()
-            except Exception as error:
-                say("undoing failed: %s" % error)
+        _each(begun, "halt", "stopping what was begun: ", say)
+        others.meet_back(HALTED)
+        _each(begun, "undo", "undoing: ", say)
         raise
+
+
+def _each(begun: List[Step], what: str, text: str, say: Callable[[str], None]) -> None:
+    for step in reversed(begun):
+        action = getattr(step, what)
+        if action is nothing:
+            continue
+        say(text + step.text)
+        try:
+            action()
+        except Exception as error:
+            say("that failed: %s" % error)
 
 
 def service_class(name: str) -> Optional[Callable[[], HostService]]:

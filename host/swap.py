@@ -13,10 +13,12 @@ from typing import List, Sequence, Set
 
 from host import command, unit
 from host.errors import HostError
+from host.meeting import Others
 from host.store import read_json, write_json
 
 JOURNAL = "swap.json"
 START_ATTEMPTS = 4
+ALONE = Others()
 BEFORE = re.compile(r"\.before-\d{8}T\d{6}Z$")
 
 
@@ -26,18 +28,29 @@ class Swap:
     folder: the restore's own folder, where the journal is kept.
     staged: the folder that holds the new files, each at its live path without the first slash.
     paths: the live paths to replace: files or whole folders, none inside another.
-    units: what `begin` stops; started again by `back`, and by `recover` after a kill.
+    units: what `begin` stops. started: those of them that were running: started again by `back`,
+        and by `recover` after a kill. after: where to meet other hosts, on the way back, before
+        that (`host.meeting`).
     changed: those that differ, once `prepare` has compared them.
     """
 
     def __init__(
-        self, folder: str, staged: str, paths: List[str], run: str, units: Sequence[str] = ()
+        self,
+        folder: str,
+        staged: str,
+        paths: List[str],
+        run: str,
+        units: Sequence[str] = (),
+        started: Sequence[str] = (),
+        after: Sequence[str] = (),
     ) -> None:
         self._journal = os.path.join(folder, JOURNAL)
         self._staged = staged
         self.paths = paths
         self._run = run
         self._units = list(units)
+        self._started = list(started)
+        self._after = list(after)
         self.changed: List[str] = []
 
     def before(self, path: str) -> str:
@@ -87,11 +100,28 @@ class Swap:
     def begin(self) -> None:
         """Stop the units, last first. From here on a kill is noticed, and they come back."""
         self._write_journal()
+        self._stop()
+
+    def halt(self) -> None:
+        """Stop the units again, which may be running on the new files, if `begin` was called."""
+        if self.begun:
+            self._stop()
+
+    def _stop(self) -> None:
         for name in reversed(self._units):
-            unit.stop(name)
+            if name in self._started:
+                unit.stop(name)
+            else:  # it may not be there, or systemd may just be trying to start it
+                command.run(["systemctl", "stop", "--", name], check=False)
 
     def _write_journal(self) -> None:
-        journal = {"paths": self.changed, "run": self._run, "units": self._units}
+        journal = {
+            "paths": self.changed,
+            "run": self._run,
+            "units": self._units,
+            "started": self._started,
+            "after": self._after,
+        }
         write_json(self._journal, journal)
 
     def put(self) -> None:
@@ -104,16 +134,14 @@ class Swap:
             if command.find("restorecon"):
                 command.run(["restorecon", "-R", path], check=False)
 
-    def back(self) -> None:
+    def back(self, others: Others = ALONE) -> None:
         """Put the old files back where `put` had renamed them; removes what is new, and starts
         the units if `begin` had stopped them.
 
         Can be called at any time, and again.
         """
         begun = self.begun
-        if begun:
-            for name in reversed(self._units):
-                unit.stop(name)  # it may be running on the new files
+        self.halt()
         for path in reversed(self.changed):
             if os.path.lexists(self.before(path)):
                 remove(path)
@@ -122,7 +150,9 @@ class Swap:
                 remove(path)  # `put` has made it where nothing had been
             remove(self._new(path))
         if begun:
-            for name in self._units:
+            for key in self._after:
+                others.meet_back(key)
+            for name in self._started:
                 _insist(name)
             os.unlink(self._journal)
 
@@ -157,12 +187,19 @@ def unfinished(folder: str) -> List[str]:
         return []
 
 
+def of_journal(folder: str) -> Swap:
+    """The swap of a restore that was killed in it: `halt` and `back` are what can be done."""
+    journal = read_json(os.path.join(folder, JOURNAL))
+    names = [journal.get(key, []) for key in ("units", "started", "after")]
+    swap = Swap(folder, folder, [], journal["run"], *names)
+    swap.changed = list(journal["paths"])
+    return swap
+
+
 def recover(folder: str) -> List[str]:
     """Undo the swap of a restore that was killed in it, and start what it had stopped; returns
     the paths that are back."""
-    journal = read_json(os.path.join(folder, JOURNAL))
-    swap = Swap(folder, folder, [], journal["run"], journal.get("units", []))
-    swap.changed = list(journal["paths"])
+    swap = of_journal(folder)
     swap.back()
     return swap.changed
 

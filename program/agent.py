@@ -7,6 +7,7 @@ program, an archive and the way to the hosts.
 import contextlib
 import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
@@ -22,12 +23,9 @@ from components.host_agent import (
     install_command,
 )
 from components.ssh import SshClients
+from program.together import Participant
 
 Say = Callable[[str], None]
-
-Meet = Callable[[str], bool]
-"""Waits at a barrier of a restore (`host.service.Restoration.barrier`), by its key; returns
-whether the host may go on."""
 
 
 class AgentOnHost:
@@ -50,10 +48,11 @@ class AgentOnHost:
         action: Sequence[str],
         request: dict[str, Any] | None,
         say: Say,
-        meet: Meet | None = None,
+        participant: Participant | None = None,
     ) -> dict[str, Any]:
         """Have the agent do something; its progress is told line by line.
 
+        participant: its place among others that are restored together.
         Raises EpibackupError with what it said if it failed.
         """
         command = [*agent_command(self._directory, agent_hash()), *action]
@@ -67,11 +66,14 @@ class AgentOnHost:
                 raise RuntimeError("the pipes are missing")
             process.stdin.write(json.dumps(request or {}).encode() + b"\n")
             process.stdin.flush()
-            if meet is None:
+            if participant is None:
                 process.stdin.close()
             with ThreadPoolExecutor(1) as pool:
                 progress = pool.submit(self._tell, process.stderr, say)
-                output = _answer(process.stdout, process.stdin, meet)
+                if participant is None:
+                    output = process.stdout.read()
+                else:
+                    output = _answer_of(participant, process.stdout, process.stdin)
                 last = progress.result()
         try:
             answer: dict[str, Any] = json.loads(output)
@@ -119,18 +121,27 @@ class AgentOnHost:
             )
 
 
-def _answer(output: IO[bytes], stdin: IO[bytes], meet: Meet | None) -> bytes:
-    """An agent's answer; at barriers on the way it is told whether to go on."""
+def _answer_of(participant: Participant, output: IO[bytes], stdin: IO[bytes]) -> bytes:
+    """An agent's answer, after it has met the others on the way (`host.meeting`)."""
+    lock = threading.Lock()
+
+    def tell(word: str) -> None:
+        with lock, contextlib.suppress(OSError, ValueError):  # it has ended, and says no more
+            stdin.write(word.encode() + b"\n")
+            stdin.flush()
+
+    participant.began(lambda: tell("back"))
     answer = b""
     for line in output:
-        if meet is None or not line.startswith(b'{"barrier": '):
+        if not line.startswith(b'{"barrier": '):
             answer += line
-        elif meet(json.loads(line)["barrier"]):
-            with contextlib.suppress(BrokenPipeError):  # it has died, and says nothing more
-                stdin.write(b"go\n")
-                stdin.flush()
-        else:
-            stdin.close()
+            continue
+        met = json.loads(line)
+        if met["back"]:
+            participant.meet_back()
+            tell(f"go {met['barrier']}")
+        elif participant.meet(met["barrier"]):
+            tell(f"go {met['barrier']}")
     return answer
 
 

@@ -5,7 +5,6 @@ then is the service's own (host.service), with its own way back. Hosts of a serv
 belong together take their steps together, from barrier to barrier: all of them, or none.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from components.archive.reader import ArchiveReader
 from components.errors import EpibackupError, NotFound, UsageError
 from components.service import ServiceBackup, service_types
 from components.ssh import SshClients
-from host.service import COMPARE
-from program.agent import AgentOnHost, Meet
+from program.agent import AgentOnHost
 from program.inventory import unknown_name
+from program.together import Participant, Together
 
 Say = Callable[[str], None]
 DELIVERIES = 4
@@ -272,19 +271,24 @@ class Restorer:
         what was restored is not what was saved.
         Raises EpibackupError if they went back, all of them.
         """
-        barrier = _Barrier(len(group), compare)
+        together = Together(len(group), compare)
         with ThreadPoolExecutor(len(group)) as pool:
-            work = [pool.submit(self._restore, item, barrier) for item in group]
-        if barrier.failure:
-            raise barrier.failure
-        return [done.result() for done in work]
+            answers = list(pool.map(self._restore, group, together.participants))
+        failure = together.failure()
+        if failure:
+            raise failure
+        return answers
 
-    def _restore(self, item: HostRestore, barrier: "_Barrier") -> dict[str, Any]:
+    def _restore(self, item: HostRestore, participant: Participant) -> dict[str, Any]:
+        answer, failure = {}, None
         try:
-            return self._call(item, dry_run=False, meet=barrier.meet if item.together else None)
+            answer = self._call(
+                item, dry_run=False, participant=participant if item.together else None
+            )
         except BaseException as error:
-            barrier.fail(error)
-            raise
+            failure = error
+        participant.ended(failure)
+        return answer
 
     def forget(self, planned: Sequence[HostRestore]) -> None:
         """Remove what was delivered, after a failure."""
@@ -302,51 +306,12 @@ class Restorer:
         action = ["deliver", item.service, "--run", self._run, "--member", member.name]
         self._agent(item.host).deliver([*action, "--kind", member.kind], reader.chunks(member))
 
-    def _call(self, item: HostRestore, dry_run: bool, meet: Meet | None = None) -> dict[str, Any]:
+    def _call(
+        self, item: HostRestore, dry_run: bool, participant: Participant | None = None
+    ) -> dict[str, Any]:
         action = ["restore", item.service, "--run", self._run]
         request = {**item.request, "dry_run": dry_run}
-        return self._agent(item.host).call(action, request, self._say, meet)
-
-
-class _Barrier:
-    """Where the hosts of a group wait for each other, again and again, until one of them fails.
-
-    failure: the first one's error.
-    """
-
-    def __init__(self, hosts: int, compare: Callable[[], None]) -> None:
-        self._compare = compare
-        self._keys: set[str] = set()
-        self._barrier = threading.Barrier(hosts, self._all_are_here)
-        self._lock = threading.Lock()
-        self.failure: BaseException | None = None
-
-    def meet(self, key: str) -> bool:
-        """Wait for the others; returns whether to go on."""
-        with self._lock:
-            self._keys.add(key)
-        try:
-            self._barrier.wait()
-        except threading.BrokenBarrierError:
-            return False
-        except BaseException as error:  # what `compare` has raised
-            self.fail(error)
-            return False
-        return True
-
-    def fail(self, error: BaseException) -> None:
-        """A host has failed: the others are sent back."""
-        with self._lock:
-            self.failure = self.failure or error
-        self._barrier.abort()
-
-    def _all_are_here(self) -> None:
-        with self._lock:
-            keys, self._keys = self._keys, set()
-        if len(keys) > 1:
-            raise EpibackupError(f"hosts wait at different barriers: {', '.join(sorted(keys))}")
-        if keys == {COMPARE}:
-            self._compare()
+        return self._agent(item.host).call(action, request, self._say, participant)
 
 
 def _ignore(_: str) -> None:

@@ -123,8 +123,14 @@ def test_a_partition_without_a_second_replica_is_gone_with_its_broker(
     kafka.wait_until_ready(clean_kafka_site.hosts[:2])
     logs = kafka.read("replicated").values()
     assert sum(len(log.records) for log in logs) == 100
-    (single,) = [it for it in kafka.brokers[0].metadata()["topics"] if it["topic"] == "single"]
-    assert [it["leader"] for it in single["partitions"]].count(-1) == 1
+
+    def without_leader() -> int:  # the first broker may know of it a moment later
+        topics = kafka.brokers[0].metadata().get("topics", [])
+        partitions = [part for it in topics if it["topic"] == "single" for part in it["partitions"]]
+        return sum(part["leader"] == -1 for part in partitions)
+
+    host = clean_kafka_site.hosts[0]
+    wait_for(lambda: without_leader() == 1, "the loss of exactly one partition", host=host)
     with pytest.raises(LabError, match="does not know all others"):
         kafka.wait_until_ready(timeout_seconds=0)
 

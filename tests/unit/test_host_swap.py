@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from host.errors import HostError
+from host.meeting import Others
 from host.service import Step, run_steps
 from host.swap import Swap, put_aside, recover, same, unfinished
 
@@ -169,6 +170,6 @@ def test_when_a_step_fails_it_and_those_before_it_are_undone_last_first() -> Non
     ]
     said: list[str] = []
     with pytest.raises(HostError, match="three fails"):
-        run_steps(steps, said.append)
+        run_steps(steps, said.append, Others())
     assert done == ["one", "two", "three", "undo three", "undo two", "undo one"]
-    assert "undoing failed: two cannot be undone" in said
+    assert "that failed: two cannot be undone" in said

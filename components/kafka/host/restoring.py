@@ -90,8 +90,16 @@ class _Whole:
         self._target = installed("Kafka", restoration.details, broker.find)
         self._log_dirs: List[str] = restoration.details["log_dirs"]
         self._staged = os.path.join(restoration.folder, "staged")
-        units = [self._target.unit] if self._target.active else []
-        self._swap = Swap(restoration.folder, self._staged, [], restoration.run, units)
+        units = [self._target.unit]
+        self._swap = Swap(
+            restoration.folder,
+            self._staged,
+            [],
+            restoration.run,
+            units,
+            started=units if self._target.active else (),
+            after=["back: ZooKeeper"],
+        )
         for log_dir in self._log_dirs:
             _check_place(log_dir)
 
@@ -106,18 +114,18 @@ class _Whole:
             restoration.barrier("checked", "all hosts have checked their data"),
             Step(beside, self._stage, self._swap_back),
             restoration.barrier("staged", "all hosts have their data beside the live one"),
-            Step("stop " + name, self._begin, self._swap_back),
+            Step("stop " + name, self._swap.begin, self._swap_back, self._swap.halt),
             restoration.barrier("stopped", "Kafka is stopped on all hosts"),
             Step("put them in place; the old ones stay as *.before-" + restoration.run, self._put),
             restoration.barrier("replaced", "all hosts have the saved data in place"),
             restoration.barrier(
                 "zookeeper", "ZooKeeper answers and has forgotten the brokers that were"
             ),
-            Step("start %s and wait until it answers" % name, self._start, self._stop),
+            Step("start %s and wait until it answers" % name, self._start),
             restoration.barrier(
                 COMPARE, "topics, offsets and replicas have been compared with the manifest"
             ),
-            Step("leave it running on the restored data", self._done),
+            Step("leave it running on the restored data", self._swap.done),
         ]
 
     def _shown(self) -> Dict[str, Any]:
@@ -196,31 +204,23 @@ class _Whole:
         self._swap.paths = paths
         self._swap.prepare_moved()
 
-    def _begin(self) -> None:
-        self._swap.begin()
-        if not self._target.active:
-            command.run(["systemctl", "stop", "--", self._target.unit], check=False)
-
     def _put(self) -> None:
         self._swap.put()
         for path in self._swap.kept():
             self._restoration.keep(path)
 
     def _start(self) -> None:
-        unit.restart(self._target.unit, _answers, START_SECONDS)
+        def answers() -> bool:
+            self._restoration.check_others()
+            return _answers()
 
-    def _stop(self) -> None:
-        if not self._target.active:
-            unit.stop(self._target.unit)
+        unit.restart(self._target.unit, answers, START_SECONDS)
 
     def _swap_back(self) -> None:
         begun = self._swap.begun
-        self._swap.back()
+        self._swap.back(self._restoration.others)
         if begun and self._target.active:
             settle(self._target.unit)
-
-    def _done(self) -> None:
-        self._swap.done()
 
     def _state(self) -> Delivered:
         return self._restoration.of_content("state")[0]

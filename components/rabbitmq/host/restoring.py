@@ -165,12 +165,12 @@ class _Restore:
             planned.append(Step(text + ("; ".join(lines) or "it names none"), self._rewrite))
         planned.append(Step(self._prepare_text(), self._prepare, self._unprepare))
         planned += self._barrier("prepared", "all hosts are prepared")
-        planned.append(Step("stop %s if anything differs" % UNIT, self._stop, self._unstop))
+        planned.append(
+            Step("stop %s if anything differs" % UNIT, self._stop, self._unstop, self._halt)
+        )
         planned += self._barrier("stopped", "all hosts have stopped what they will replace")
         planned.append(Step("put it in place; old ones stay as *.before-" + run, self._put))
-        planned.append(
-            Step("start %s and wait until it answers" % UNIT, self._start, self._unstart)
-        )
+        planned.append(Step("start %s and wait until it answers" % UNIT, self._start))
         planned += self._barrier("started", "RabbitMQ answers on all hosts")
         return planned
 
@@ -221,8 +221,10 @@ class _Restore:
                 if _stage(self._messages.path, path, staged):
                     paths.append(path)
             self._require_space(staged)
-        units = [UNIT] if self._was_active else []
-        self._swap = Swap(self._restoration.folder, staged, paths, self._restoration.run, units)
+        started = [UNIT] if self._was_active else []
+        self._swap = Swap(
+            self._restoration.folder, staged, paths, self._restoration.run, [UNIT], started
+        )
         self._swap.prepare_moved()
         self._restoration.say("what is replaced: " + (", ".join(self._swap.changed) or "nothing"))
 
@@ -305,9 +307,12 @@ class _Restore:
         if self._changes():
             quiesce.arm(UNIT, START_LIMIT_SECONDS, self._restoration.run)
             _certain(self._swap).begin()
-            unit.stop(UNIT)  # also one that systemd is just trying to start
         else:
             self._restoration.say("nothing differs: the node is not restarted")
+
+    def _halt(self) -> None:
+        if self._swap:
+            self._swap.halt()
 
     def _unstop(self) -> None:
         """Old files back, and the node as it was: started by `back` if it was running."""
@@ -337,11 +342,6 @@ class _Restore:
         quiesce.start(UNIT)
         self._node.wait()
         quiesce.disarm(UNIT)
-
-    def _unstart(self) -> None:
-        """Stop what runs on the new files, where nothing ran before."""
-        if self._changes() and not self._was_active:
-            unit.stop(UNIT)
 
     def _count(self) -> None:
         """Compare the numbers of messages; a queue says its own some seconds after a start."""

@@ -64,6 +64,10 @@ class ZooKeeperOnHost(HostService):
         """Put data and configuration in place together with all other hosts."""
         return restoring.steps(restoration)
 
+    def resume(self) -> None:
+        """Wait until the server answers, which needs the others."""
+        restoring.settle()
+
     def kept(self) -> List[str]:
         """Old data and configuration files beside the live ones."""
         found = server.find()

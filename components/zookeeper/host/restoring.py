@@ -18,6 +18,7 @@ from host.service import COMPARE, Delivered, Restoration, Step
 from host.swap import Swap
 
 START_SECONDS = 300
+SETTLE_SECONDS = 60
 FORGET_SECONDS = 300
 """How long the sessions of brokers that are gone may last (zookeeper.session.timeout.ms is 18 s in
 Kafka; a server allows 20 ticks at most)."""
@@ -45,8 +46,15 @@ class _Whole:
         self._restoration = restoration
         self._target = installed("ZooKeeper", restoration.details, server.find)
         self._staged = os.path.join(restoration.folder, "staged")
-        units = [self._target.unit] if self._target.active else []
-        self._swap = Swap(restoration.folder, self._staged, [], restoration.run, units)
+        units = [self._target.unit]
+        self._swap = Swap(
+            restoration.folder,
+            self._staged,
+            [],
+            restoration.run,
+            units,
+            started=units if self._target.active else (),
+        )
 
     def steps(self) -> List[Step]:
         """Barriers are the same as the brokers'."""
@@ -59,20 +67,20 @@ class _Whole:
         return [
             Step("check the saved snapshot and transactions", self._check),
             restoration.barrier("checked", "all hosts have checked their data"),
-            Step(beside, self._stage, self._swap.back),
+            Step(beside, self._stage, self._back),
             restoration.barrier("staged", "all hosts have their data beside the live one"),
             restoration.barrier("stopped", "Kafka is stopped on all hosts"),
             Step(
                 "stop %s and put them in place; the old ones stay as *.before-%s"
                 % (name, restoration.run),
                 self._put,
-                self._swap.back,
+                self._back,
+                self._swap.halt,
             ),
             restoration.barrier("replaced", "all hosts have the saved data in place"),
             Step(
                 "start %s, and wait until it serves and the brokers that were are forgotten" % name,
                 self._start,
-                self._stop,
             ),
             restoration.barrier(
                 "zookeeper", "ZooKeeper answers and has forgotten the brokers that were"
@@ -145,11 +153,23 @@ class _Whole:
         for path in self._swap.kept():
             self._restoration.keep(path)
 
+    def _back(self) -> None:
+        begun = self._swap.begun
+        self._swap.back(self._restoration.others)
+        if begun and self._target.active:
+            settle()
+
     def _start(self) -> None:
         found = server.find()
-        unit.restart(self._target.unit, lambda: server.answers(found), START_SECONDS)
+
+        def answers() -> bool:
+            self._restoration.check_others()
+            return server.answers(found)
+
+        unit.restart(self._target.unit, answers, START_SECONDS)
         deadline = time.monotonic() + FORGET_SECONDS
         while True:
+            self._restoration.check_others()
             left = self._brokers(found.client_address())
             if not left:
                 return
@@ -170,6 +190,19 @@ class _Whole:
         except HostError as error:
             return ["(unknown: %s)" % error.message]
 
-    def _stop(self) -> None:
-        if not self._target.active:
-            unit.stop(self._target.unit)
+
+def settle() -> None:
+    """Wait until a server that was put back answers, which takes most of the others.
+
+    Raises HostError if it does not.
+    """
+    found = server.find()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not server.answers(found):
+        if time.monotonic() > deadline:
+            raise HostError(
+                "%s was started again and does not answer: %s"
+                % (found.unit, unit.last_log(found.unit or "")),
+                "look at the other servers of the ensemble, too",
+            )
+        time.sleep(0.5)
