@@ -32,6 +32,7 @@ class Swap:
         and by `recover` after a kill. after: where to meet other hosts, on the way back, before
         that (`host.meeting`).
     changed: those that differ, once `prepare` has compared them.
+    placed: whether `put` was called.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Swap:
         self._started = list(started)
         self._after = list(after)
         self.changed: List[str] = []
+        self.placed = False
 
     def before(self, path: str) -> str:
         """The name the live file or folder gets."""
@@ -100,18 +102,19 @@ class Swap:
     def begin(self) -> None:
         """Stop the units, last first. From here on a kill is noticed, and they come back."""
         self._write_journal()
-        self._stop()
-
-    def halt(self) -> None:
-        """Stop the units again, which may be running on the new files, if `begin` was called."""
-        if self.begun:
-            self._stop()
-
-    def _stop(self) -> None:
         for name in reversed(self._units):
             if name in self._started:
                 unit.stop(name)
             else:  # it may not be there, or systemd may just be trying to start it
+                command.run(["systemctl", "stop", "--", name], check=False)
+
+    def halt(self) -> None:
+        """Stop the units again, if `begin` was called. Those that may run on the new files are
+        killed: the files go, and a broker without ZooKeeper would take minutes to stop."""
+        for name in reversed(self._units) if self.begun else []:
+            if self.placed:
+                unit.kill(name)
+            else:
                 command.run(["systemctl", "stop", "--", name], check=False)
 
     def _write_journal(self) -> None:
@@ -121,11 +124,13 @@ class Swap:
             "units": self._units,
             "started": self._started,
             "after": self._after,
+            "placed": self.placed,
         }
         write_json(self._journal, journal)
 
     def put(self) -> None:
         """Rename the live files away and the new ones into their place."""
+        self.placed = True
         self._write_journal()
         for path in self.changed:
             if os.path.lexists(path):
@@ -193,6 +198,7 @@ def of_journal(folder: str) -> Swap:
     names = [journal.get(key, []) for key in ("units", "started", "after")]
     swap = Swap(folder, folder, [], journal["run"], *names)
     swap.changed = list(journal["paths"])
+    swap.placed = bool(journal.get("placed", True))
     return swap
 
 

@@ -67,6 +67,13 @@ def stop(unit: str) -> None:
     command.run(["systemctl", "stop", "--", unit])
 
 
+def kill(unit: str) -> None:
+    """End a unit at once, whatever it is doing; it is not started again."""
+    command.run(["systemctl", "stop", "--no-block", "--", unit], check=False)
+    command.run(["systemctl", "kill", "--signal=KILL", "--", unit], check=False)
+    command.run(["systemctl", "stop", "--", unit], check=False)
+
+
 def reload(unit: str) -> None:
     """Have a running unit read its configuration again."""
     command.run(["systemctl", "reload", "--", unit])
