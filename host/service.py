@@ -212,3 +212,11 @@ def service_class(name: str) -> Optional[Callable[[], HostService]]:
         if isinstance(candidate, type) and HostService in candidate.__mro__[1:]:
             return candidate
     return None
+
+
+def service_of(name: str) -> HostService:
+    """The service of that name; raises HostError if this agent has none."""
+    found = service_class(name)
+    if found is None:
+        raise HostError("this agent knows no service %s" % name)
+    return found()

@@ -193,7 +193,7 @@ import json, sys
 agent, seconds = sys.argv[1:]
 sys.argv = [agent]
 sys.path.insert(0, agent)
-from host.__main__ import supervise
+from host.supervision import supervise
 print(json.dumps(supervise(["gzip", "--level", "1"], int(seconds), "/nowhere")))
 """
 """Supervises a worker that waits for its standard input, as a service may hang."""

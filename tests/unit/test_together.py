@@ -1,7 +1,9 @@
 """Hosts that are restored together go back together: real processes, without ssh."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -180,7 +182,33 @@ def test_a_host_that_is_lost_holds_nobody_up(group: Group) -> None:
         failure = restore.result(timeout=30)
     assert isinstance(failure, EpibackupError)
     assert "two gave no answer" in failure.message
+    assert max(group.places("halt")) < min(group.places("back"))
     assert sorted(group.lines()[number] for number in group.places("back")) == [
         "one back",
         "three back",
+    ]
+
+
+def test_a_host_that_has_lost_the_controller_goes_back_by_itself(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    request = {"name": "one", "log": str(log), "trouble": "slow", "delay": 0, "first": False}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as host:
+        assert host.stdin
+        assert host.stdout
+        host.stdin.write(json.dumps(request).encode() + b"\n")
+        host.stdin.flush()
+        for _ in range(2):
+            barrier = json.loads(host.stdout.readline())["barrier"]
+            host.stdin.write(f"go {barrier}\n".encode())
+            host.stdin.flush()
+        Group(log).wait_for("one start")
+        host.stdin.close()
+        answer = json.loads(host.stdout.read().splitlines()[-1])
+    assert "given up" in answer["error"]["message"]
+    assert [line.split()[1] for line in log.read_text().splitlines()][-3:] == [
+        "halt",
+        "back",
+        "after",
     ]
