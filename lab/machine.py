@@ -24,6 +24,12 @@ _PACKAGES = {
     "ssh-keygen": ("openssh-client",),
     "mvn": ("maven",),
     "rsync": ("rsync",),
+    "ganesha.nfsd": ("nfs-ganesha", "nfs-ganesha-vfs"),
+    "rpcbind": ("rpcbind",),
+    "nfs-ls": ("libnfs-utils",),
+    "fusermount3": ("fuse3",),
+    "smbd": ("samba",),
+    "smbnetfs": ("smbnetfs",),
 }
 HOST_TOOLS = ("systemd-nspawn", "ssh-keygen")
 
@@ -91,7 +97,8 @@ def require_tools(names: tuple[str, ...], report: Report) -> None:
             f"Install it with this system's package manager. {REAL_CLUSTER_HINT}",
         )
     report(f"Installing on this machine, with apt-get: {listed}")
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
+    wait = ["-o", "DPkg::Lock::Timeout=300"]  # another session may be installing
+    install = ["apt-get", *wait, "install", "-y", "-q", "--no-install-recommends", *packages]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (install, ["apt-get", "update", "-q"], install):
         done = subprocess.run(command, env=environment, capture_output=True, check=False)

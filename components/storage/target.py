@@ -3,6 +3,7 @@
 import abc
 import importlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import BinaryIO
 
 from components.errors import UsageError
@@ -10,7 +11,11 @@ from components.storage.options import TargetOptions
 
 Data = bytes | bytearray | memoryview
 
-SCHEMES: dict[str, tuple[str, str]] = {}
+SCHEMES: dict[str, tuple[str, str]] = {
+    "azurefiles": ("components.storage.azurefiles", "AzureFiles"),
+    "nfs": ("components.storage.nfs", "Nfs"),
+    "s3": ("components.storage.s3", "S3"),
+}
 """URL schemes, and where their targets are: module and class. Each is made with the location and
 the options of all targets, and raises UsageError for what is wrong in them; it contacts nothing."""
 
@@ -30,7 +35,9 @@ class Upload(abc.ABC):
         """Make the archive visible, whole and durable, under the first of its names that is free.
 
         Who is first is decided by the target itself, so that two runs never overwrite each
-        other. Returns the name it got. Nothing can be written after that.
+        other. Returns the name it got. Nothing can be written after that. Raises
+        TargetUnreachable, too, for an upload that was aborted, and VerificationFailed if the
+        target says that it has stored something else.
         """
 
     @abc.abstractmethod
@@ -42,10 +49,13 @@ class Target(abc.ABC):
     """A place for archives: a flat list of names.
 
     url: as the user wrote it, without credentials.
+    reads_back: whether an archive is read back before its run counts as good; where it is not,
+    `publish` itself compares what the target says it has stored with what was written.
     Every method raises TargetUnreachable if the target cannot be reached or refuses.
     """
 
     url: str
+    reads_back: bool = True
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -77,13 +87,19 @@ class Target(abc.ABC):
     def delete(self, name: str) -> None:
         """Remove a published file; nothing happens if it is gone already."""
 
+    def locked_until(self, name: str) -> datetime | None:  # noqa: ARG002
+        """Until when, UTC, the store itself refuses to remove a published file (an object lock);
+        the greatest time for a lock without an end. None where there is no lock, or where stores
+        of this kind have none."""
+        return None
+
 
 def open_target(location: str, options: TargetOptions) -> Target:
     """The target for a location; contacts nothing.
 
     Raises UsageError for a location or options that cannot be used.
     """
-    from components.storage.directory import Directory
+    from components.storage.mounted import directory_target
 
     scheme, separator, _ = location.partition("://")
     if separator and scheme in SCHEMES:
@@ -102,4 +118,4 @@ def open_target(location: str, options: TargetOptions) -> Target:
         raise UsageError(
             f"the target {location} is not an absolute path", f"write -t /…/{location}"
         )
-    return Directory(location)
+    return directory_target(location, options.directory)

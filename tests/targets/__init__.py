@@ -1,1 +1,1 @@
-"""Tests without hosts: seconds."""
+"""Tests of targets, on real servers."""

@@ -12,7 +12,7 @@ from components.errors import TargetUnreachable, UsageError
 from components.storage.directory import Directory
 from components.storage.options import TargetOptions
 from components.storage.target import Target, open_target
-from tests.targets.contract import Contract, publish
+from tests.targets.contract import Contract, PutBeside, publish
 
 
 class TestContract(Contract):
@@ -23,6 +23,15 @@ class TestContract(Contract):
         folder = tmp_path / "target"
         folder.mkdir(mode=0o700)
         return Directory(str(folder))
+
+    @pytest.fixture
+    def put_beside(self, tmp_path: Path) -> PutBeside:
+        def put(path: str, data: bytes) -> None:
+            file = tmp_path / "target" / path
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+
+        return put
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
