@@ -1,12 +1,13 @@
 """Finding runs on the target: the truth about what can be restored."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.archive.manifest import Manifest
 from components.archive.naming import ARCHIVE, checked_run
 from components.archive.reader import open_archive
-from components.errors import EpibackupError, NotFound
+from components.errors import NotFound, TargetUnreachable, UsageError, VerificationFailed
 from components.storage.target import Target
 
 
@@ -30,7 +31,9 @@ def list_runs(target: Target, cluster: str | None = None) -> Iterator[Run]:
     for key in sorted(target.names(), key=_order, reverse=True):
         match = ARCHIVE.fullmatch(key)
         if match and cluster in (None, match["cluster"]):
-            yield _read(target, key, match["run"], match["cluster"])
+            run = _read(target, key, match["run"], match["cluster"])
+            if run:
+                yield run
 
 
 def find_run(target: Target, wanted: str, cluster: str | None, services: list[str]) -> Run:
@@ -71,8 +74,7 @@ def _order(key: str) -> tuple[str, int, str]:
     match = ARCHIVE.fullmatch(key)
     if not match:
         return ("", 0, key)
-    number = key.removesuffix(match["suffix"]).rpartition(match["run"])[2]
-    return (match["run"], int(number[1:] or 0), key)
+    return (match["run"], int(match["number"] or 0), key)
 
 
 def _opened(target: Target, key: str, run: str, cluster: str) -> Run:
@@ -80,8 +82,13 @@ def _opened(target: Target, key: str, run: str, cluster: str) -> Run:
         return Run(run, key, cluster, target.size(key), reader.manifest(), "")
 
 
-def _read(target: Target, key: str, run: str, cluster: str) -> Run:
-    try:
-        return _opened(target, key, run, cluster)
-    except EpibackupError as error:
-        return Run(run, key, cluster, target.size(key), None, error.message)
+def _read(target: Target, key: str, run: str, cluster: str) -> Run | None:
+    """An archive, readable or not; None if another machine's retention has just removed it."""
+    with contextlib.suppress(NotFound):
+        problem = ""
+        try:
+            return _opened(target, key, run, cluster)
+        except (VerificationFailed, UsageError, TargetUnreachable) as error:
+            problem = error.message
+        return Run(run, key, cluster, target.size(key), None, problem)
+    return None

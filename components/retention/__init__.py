@@ -1,0 +1,1 @@
+"""Which archives stay, and removing the others."""
