@@ -1,0 +1,1 @@
+"""Storage as code: components that make what archives are kept in, and options for them."""

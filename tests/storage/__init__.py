@@ -1,0 +1,1 @@
+"""Storage as code, through the real engine: provider doubles in the place of the clouds' own."""
