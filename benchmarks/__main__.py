@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import data, kafka, ways
+from benchmarks import data, kafka, s3, ways
 from benchmarks.ways import Measured
 from lab import Cluster, Definition, HostDefinition, Site, obtain_image
 from lab.cluster import LOAD_BALANCER_HOST, claimed_network
@@ -35,11 +35,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--gib", type=float, nargs="+", default=[2, 8], help="data, both hosts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hosts", type=int, default=10, help="hosts of the run without data")
-    parser.add_argument("--only", choices=["data", "empty", "kafka"])
+    parser.add_argument("--only", choices=["data", "empty", "kafka", "s3"])
     options = parser.parse_args(argv)
     obtain_image(BASE, say)
     print(_machine())  # noqa: T201
-    wanted = [options.only] if options.only else ["empty", "data", "kafka"]
+    wanted = [options.only] if options.only else ["empty", "data", "kafka", "s3"]
     if "empty" in wanted:
         print("\n".join(empty_runs(options.hosts, options.rounds)))  # noqa: T201
     if "data" in wanted:
@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(data_runs(options.gib, options.rounds)))  # noqa: T201
     if "kafka" in wanted:
         print("\n".join(kafka.runs([1, 10], options.rounds, say)))  # noqa: T201
+    if "s3" in wanted:
+        print("\n".join(s3_runs(min(options.gib), options.rounds)))  # noqa: T201
 
 
 def _machine() -> str:
@@ -100,6 +102,12 @@ def empty_runs(count: int, rounds: int) -> list[str]:
         f"| `pulumi preview` | {_spread(previews)} |",
         "",
     ]
+
+
+def s3_runs(gib: float, rounds: int) -> list[str]:
+    """Mixed data on two hosts, into a bucket on this machine."""
+    with _cluster(2, 6 << 30) as cluster, _product(cluster) as made:
+        return s3.runs(cluster, made, gib, rounds, say)
 
 
 def _preview(made: Product) -> None:

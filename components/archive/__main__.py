@@ -6,45 +6,14 @@ passes on only text.
 """
 
 import argparse
-import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
-from types import FrameType
 
 from components.archive.making import make_archive
-from components.archive.request import LARGEST_BYTES, ArchiveRequest
-from components.errors import EpibackupError, Interrupted, UsageError
+from components.archive.request import ArchiveRequest
+from components.errors import EpibackupError
 from components.outcome import write_error
-
-
-def say(text: str) -> None:
-    """One line of progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def end_with_parent() -> None:
-    """End when the process that started this one is gone, however it went.
-
-    A Pulumi provider that is killed leaves its children running; an archive that nobody waits
-    for must not be published.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def interrupt(number: int, _: FrameType | None) -> None:
-    """Turn a signal into an exception, so that nothing half-written stays."""
-    raise Interrupted(f"the archive process was ended by {signal.Signals(number).name}")
+from components.process import end_in_good_order, end_with_parent, read_request, say
 
 
 def main(argv: list[str]) -> int:
@@ -53,15 +22,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--error-file", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    end_in_good_order("the archive process")
     end_with_parent()
     arguments.error_file.unlink(missing_ok=True)
     try:
-        data = sys.stdin.buffer.read(LARGEST_BYTES + 1)
-        if len(data) > LARGEST_BYTES:
-            raise UsageError("the request is too large")
-        result = make_archive(ArchiveRequest.model_validate_json(data), say)
+        result = make_archive(ArchiveRequest.model_validate_json(read_request()), say)
     except EpibackupError as error:
         write_error(arguments.error_file, error)
         say(f"error: {error.message}" + (f" ({error.hint})" if error.hint else ""))

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pulumi
 from pulumi import Input, Output, ResourceOptions
@@ -36,6 +36,8 @@ class ArchiveArgs(TypedDict):
     """The snapshots to put into the archive."""
     error_file: Path
     """Where the process leaves its error, if it has one."""
+    after: NotRequired[Sequence[pulumi.Resource]]
+    """What has to be there first: the storage."""
 
 
 class Archive(pulumi.ComponentResource):
@@ -61,7 +63,7 @@ class Archive(pulumi.ComponentResource):
             stdin=services.apply(lambda known: _request(args["request"], known)),
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
-            opts=ResourceOptions(parent=self),
+            opts=ResourceOptions(parent=self, depends_on=list(args.get("after", []))),
         )
         self.result = made.stdout.apply(json.loads)
         self.register_outputs({"result": self.result})

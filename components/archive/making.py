@@ -37,9 +37,9 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
     """Make, publish and check the archive of a run.
 
     A member that cannot be collected makes its service failed, not the archive. Raises
-    TargetUnreachable if the target fails, VerificationFailed if what was published cannot be
-    read back, EpibackupError if there is nothing to save at all; then the hosts keep their
-    snapshots, and the same run can be tried again.
+    TargetUnreachable if the target fails or cannot be read back, VerificationFailed if what is
+    read back is not what was sent, EpibackupError if there is nothing to save at all; then the
+    hosts keep their snapshots, and the same run can be tried again.
     """
     sources = _sources(request)
     if not sources:
@@ -62,13 +62,20 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
             key = upload.publish()
         finally:
             upload.abort()
-        _read_back(target, key, stored_manifest, say)
-        warnings = _release(clients, request, say)
+        warnings = []
+        if target.reads_back:
+            _read_back(target, key, stored_manifest, say)
+        else:
+            warnings.append(
+                f"{key} was not read back, because read_back is off: {target.url} has only "
+                "confirmed the checksums of what it was sent"
+            )
+        warnings += _release(clients, request, say)
     return ArchiveResult(
         key=key,
         bytes=target.size(key),
         sha256=hashlib.sha256(stored_manifest).hexdigest(),
-        verified=True,
+        verified=target.reads_back,
         warnings=warnings,
         manifest=manifest,
     )
@@ -188,19 +195,30 @@ def _host_record(
 
 
 def _read_back(target: Target, key: str, stored_manifest: bytes, say: Say) -> None:
-    """Check what the target gives back; an archive that is not what was sent is removed."""
+    """Check what the target gives back. An archive that is proven to be other than what was sent
+    is removed; one that could not be read is left, because it may be good."""
     checked = Progress(target.size(key), lambda text: say(text.replace("collected", "read back")))
     try:
         with open_archive(target, key) as reader:
             if reader.manifest_bytes() != stored_manifest:
                 raise VerificationFailed("its manifest is not what was stored")
             verify(reader, checked.add)
-    except (VerificationFailed, TargetUnreachable) as error:
-        target.delete(key)
+    except VerificationFailed as error:
+        try:
+            target.delete(key)
+            ending = "was removed"
+        except TargetUnreachable as refused:
+            ending = f"could not be removed ({refused.message})"
         raise VerificationFailed(
-            f"{key} was published and could not be read back from {target.url}, so it was "
-            f"removed: {error.message}",
+            f"{key} was published, is not what was sent when it is read back from {target.url}, "
+            f"and {ending}: {error.message}",
             "check the target's disk and its mount, then run the backup again",
+        ) from error
+    except TargetUnreachable as error:
+        raise TargetUnreachable(
+            f"{key} was published in {target.url} and could not be read back; it is still there, "
+            f"and nobody has checked it: {error.message}",
+            error.hint,
         ) from error
 
 

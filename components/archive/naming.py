@@ -9,7 +9,7 @@ from components.errors import UsageError
 
 RUN = re.compile(r"\d{8}T\d{6}Z")
 ARCHIVE = re.compile(
-    r"epibackup_(?P<cluster>[^_]+)_(?P<run>\d{8}T\d{6}Z)(?:_\d+)?(?P<suffix>\.zip|\.tar\.gz)"
+    r"epibackup_(?P<cluster>[^_]+)_(?P<run>\d{8}T\d{6}Z)(?:_(?P<number>\d+))?(?P<suffix>\.zip|\.tar\.gz)"
 )
 
 

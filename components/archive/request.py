@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict
 from components.archive.manifest import Manifest, Missing
 from components.storage.options import TargetOptions
 
-LARGEST_BYTES = 64 << 20
-"""A request larger than this is refused."""
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
