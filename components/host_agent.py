@@ -8,10 +8,10 @@ import shlex
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import pulumi
-from pulumi import ResourceOptions
+from pulumi import Input, Output, ResourceOptions
 from pulumi_command import remote
 
 import components
@@ -111,9 +111,11 @@ class HostAgentArgs(TypedDict):
     """The agent on this machine."""
     agent_hash: str
     """Its SHA-256, in hexadecimal."""
-    again: str
+    again: Input[str]
     """Empty; or, if the host has lost its agent since the last run, that run's id: Pulumi would
     otherwise see nothing to do."""
+    after: NotRequired[Sequence[pulumi.Resource]]
+    """What has to be there before anything is done on the host."""
 
 
 class HostAgent(pulumi.ComponentResource):
@@ -121,16 +123,17 @@ class HostAgent(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: HostAgentArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("epibackup:index:HostAgent", name, {}, opts)
-        child = ResourceOptions(parent=self)
         folder = remote.Command(
             f"{name}-folder",
             connection=args["connection"],
             create=quoted(["install", "-d", "-m", "0700", UPLOAD_FOLDER]),
             add_previous_output_in_env=False,
-            opts=child,
+            opts=ResourceOptions(parent=self, depends_on=list(args.get("after", []))),
         )
-        mark = f"{args['again']}-" if args["again"] else ""
-        upload = f"{UPLOAD_FOLDER}/{mark}{agent_name(args['agent_hash'])}"
+        name_there = agent_name(args["agent_hash"])
+        upload = Output.from_input(args["again"]).apply(
+            lambda again: f"{UPLOAD_FOLDER}/{again + '-' if again else ''}{name_there}"
+        )
         copy = remote.CopyToRemote(
             f"{name}-copy",
             connection=args["connection"],
@@ -141,7 +144,11 @@ class HostAgent(pulumi.ComponentResource):
         remote.Command(
             f"{name}-install",
             connection=args["connection"],
-            create=quoted(install_command(args["host_directory"], args["agent_hash"], upload)),
+            create=upload.apply(
+                lambda path: quoted(
+                    install_command(args["host_directory"], args["agent_hash"], path)
+                )
+            ),
             stdin=INSTALL,
             add_previous_output_in_env=False,
             opts=ResourceOptions(parent=self, depends_on=[copy]),

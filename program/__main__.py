@@ -21,7 +21,8 @@ def main() -> None:
         config = pulumi.runtime.get_config_env()
         plan = make_plan(read_settings(config, {}, str(stack_file(stack))))
         if pulumi.runtime.is_dry_run():
-            ready = Ready(stack, run, None)
+            # Whoever gives the run's id may want to hold the update to this preview.
+            ready = Ready(stack, run, None, is_planned="EPIBACKUP_RUN_ID" in os.environ)
         else:
             # The commands run when this module has ended; the process ends after them.
             context = made_ready(plan, stack, run)

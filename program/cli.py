@@ -9,8 +9,20 @@ import typer
 from typer._click.exceptions import ClickException  # what every usage error of typer's is
 
 from components.errors import EpibackupError, Interrupted, UsageError
-from program.options import Settings
-from program.project import DEFAULT_STACK
+from program.cli_options import (
+    DEFAULT_STACK,
+    Build,
+    Format,
+    Json,
+    RunId,
+    Service,
+    Skip,
+    Stack,
+    Target,
+    WantedRun,
+    Yes,
+)
+from program.cli_setup import config_app, engine_app
 
 app = typer.Typer(
     name="epibackup",
@@ -23,48 +35,13 @@ app = typer.Typer(
         "  [bold]epibackup -b /path/to/build/CLUSTER -t /where/to[/bold]\n\n"
         "A run is an update of a Pulumi stack; `pulumi up -s nightly` makes the same one."
     ),
-    epilog="Exit codes: 0 good, 2 usage, 3 incomplete, 4 refused, 6 not found, 7 locked, "
+    epilog="Exit codes: 0 good, 2 usage, 3 incomplete, 4 refused, 5 policy, 6 not found, 7 locked, "
     "8 target, 9 verification, 130 interrupted; see docs/exit-codes.md.",
 )
-engine_app = typer.Typer()
-config_app = typer.Typer(help="The stack configuration: sample, reference and what is in force.")
+catalog_app = typer.Typer()
+app.add_typer(catalog_app, name="catalog", rich_help_panel="Every day")
 app.add_typer(engine_app, name="engine", rich_help_panel="Set-up")
 app.add_typer(config_app, name="config", rich_help_panel="Set-up")
-
-
-def _text(name: str) -> str:
-    """An option's description, from the one model of all options."""
-    return (Settings.model_fields[name].description or "").partition(" Also -")[0]
-
-
-Build = Annotated[str | None, typer.Option("--build", "-b", metavar="DIR", help=_text("build"))]
-Target = Annotated[str | None, typer.Option("--target", "-t", metavar="PATH", help=_text("target"))]
-Stack = Annotated[
-    str, typer.Option("--stack", "-s", metavar="NAME", help="The Pulumi stack of this cluster.")
-]
-Service = Annotated[
-    list[str] | None, typer.Option("--service", metavar="NAME", help=_text("services"))
-]
-Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help=_text("skip"))]
-Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help=_text("format"))]
-RunId = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="RUN",
-        envvar="EPIBACKUP_RUN_ID",
-        show_envvar=False,
-        help="The run's id. Given again, a run that failed goes on where it stopped. "
-        "Default: the time now, such as 20261122T013000Z.",
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout, errors included.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-WantedRun = Annotated[
-    str, typer.Argument(metavar="[latest|RUN]", help="A run's id, or the newest good one.")
-]
 
 
 def _flags(
@@ -122,11 +99,15 @@ def backup(
     container: Format = None,
     run: RunId = None,
     as_json: Json = False,
+    plan_file: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="FILE", help="Do what a saved plan says, or nothing."),
+    ] = None,
 ) -> None:
     """Save everything the inventory has into one archive. This is also the default."""
     from program.commands.backup import backup as command
 
-    command(stack, _flags(build, target, service, skip, container), run, as_json)
+    command(stack, _flags(build, target, service, skip, container), run, as_json, plan_file)
 
 
 @app.command(rich_help_panel="Every day")
@@ -137,12 +118,30 @@ def plan(
     service: Service = None,
     skip: Skip = None,
     container: Format = None,
+    diff: Annotated[
+        bool,
+        typer.Option("--diff", help="Also what has changed since the last run, and in storage."),
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Also the policies; ends with code 5 if one refuses.")
+    ] = False,
+    policy_config: Annotated[
+        str | None,
+        typer.Option("--policy-config", metavar="FILE", help="JSON that configures policies."),
+    ] = None,
+    save_plan: Annotated[
+        str | None,
+        typer.Option("--save-plan", metavar="FILE", help="Save the plan for backup --plan."),
+    ] = None,
+    run: RunId = None,
     as_json: Json = False,
 ) -> None:
     """Show what a backup would save, and what it would not. Contacts no host."""
-    from program.commands.backup import plan as command
+    from program.commands.plan import Looks
+    from program.commands.plan import plan as command
 
-    command(stack, _flags(build, target, service, skip, container), as_json)
+    looks = Looks(diff, gate, policy_config, save_plan, run)
+    command(stack, _flags(build, target, service, skip, container), looks, as_json)
 
 
 @app.command(name="list", rich_help_panel="Every day")
@@ -153,12 +152,25 @@ def list_runs(target: Target = None, stack: Stack = DEFAULT_STACK, as_json: Json
     list_command(stack, _flags(target=target), as_json)
 
 
-@app.command(rich_help_panel="Every day")
-def catalog(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
+@catalog_app.callback(invoke_without_command=True)
+def catalog(context: typer.Context, stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
     """Show the stack's own list of its runs, as `pulumi stack output catalog` has it."""
     from program.commands.looking import catalog as command
 
-    command(stack, as_json)
+    if context.invoked_subcommand is None:
+        command(stack, as_json)
+    elif as_json or stack != DEFAULT_STACK:
+        raise UsageError("flags before rebuild have no effect", "epibackup catalog rebuild …")
+
+
+@catalog_app.command(name="rebuild")
+def catalog_rebuild(
+    build: Build = None, target: Target = None, stack: Stack = DEFAULT_STACK, as_json: Json = False
+) -> None:
+    """Make that list again from what is on the target, which is the truth."""
+    from program.commands.catalog import rebuild as command
+
+    command(stack, _flags(build, target), as_json)
 
 
 @app.command(rich_help_panel="Every day")
@@ -235,6 +247,19 @@ def _pairs(flag: str, values: list[str] | None) -> dict[str, str]:
     return pairs
 
 
+@app.command(rich_help_panel="Care")
+def drift(
+    build: Build = None,
+    target: Target = None,
+    stack: Stack = DEFAULT_STACK,
+    as_json: Json = False,
+) -> None:
+    """Tell what has changed behind the stack's back: storage, its protection, archives."""
+    from program.commands.drift import drift as command
+
+    command(stack, _flags(build, target), as_json)
+
+
 @app.command(rich_help_panel="Set-up")
 def trust(
     hosts: Annotated[list[str] | None, typer.Argument(help="Only these hosts.")] = None,
@@ -283,76 +308,46 @@ def clean(
     command(stack, _flags(build, target), remove, discard, as_json)
 
 
-@engine_app.callback(invoke_without_command=True)
-def engine_by_default(context: typer.Context) -> None:
-    """The Pulumi engine: which one is used, and getting one."""
-    if context.invoked_subcommand is None:
-        engine_show()
+@app.command(rich_help_panel="Care")
+def prune(
+    build: Build = None,
+    target: Target = None,
+    stack: Stack = DEFAULT_STACK,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would go and why; remove nothing.")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the archives that the retention policy does not keep."""
+    from program.commands.prune import prune as command
+
+    command(stack, _flags(build, target), dry_run, yes, as_json)
 
 
-@engine_app.command(name="show")
-def engine_show(as_json: Json = False) -> None:
-    """Say which engine is in use, and why."""
-    from program.commands.care import engine_show as command
+@app.command(rich_help_panel="Care")
+def hold(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id, or an archive's name.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why it has to stay.")
+    ] = None,
+    release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,
+    build: Build = None,
+    target: Target = None,
+    stack: Stack = DEFAULT_STACK,
+    as_json: Json = False,
+) -> None:
+    """Keep a run's archive whatever the retention policy says; without RUN, list the holds."""
+    from program.commands import prune as commands
 
-    command(as_json)
-
-
-@engine_app.command(name="obtain")
-def engine_obtain() -> None:
-    """Get a Pulumi engine: installed, downloaded or built, whatever can be had."""
-    from program import output
-    from program.stack import engine
-
-    output.say(engine(output.say).reason)
-
-
-@engine_app.command(name="env")
-def engine_env() -> None:
-    """Print settings for `pulumi` by hand: eval "$(epibackup engine env)"."""
-    from program.commands.care import engine_env as command
-
-    command()
-
-
-@config_app.command()
-def sample() -> None:
-    """Print a commented sample of the stack configuration."""
-    from program import reference
-
-    sys.stdout.write(reference.sample())
-
-
-@config_app.command(name="reference")
-def config_reference() -> None:
-    """Print the reference page of all options (docs/configuration.md)."""
-    from program import reference
-
-    sys.stdout.write(reference.reference())
-
-
-@config_app.command()
-def schema() -> None:
-    """Print the options' JSON Schema."""
-    from program import reference
-
-    sys.stdout.write(reference.schema())
-
-
-@config_app.command(name="manifest-schema")
-def manifest_schema() -> None:
-    """Print the JSON Schema of an archive's manifest (docs/manifest.schema.json)."""
-    from program import reference
-
-    sys.stdout.write(reference.manifest_schema())
-
-
-@config_app.command(name="show")
-def config_show(stack: Stack = DEFAULT_STACK) -> None:
-    """Print the options in force for a stack, defaults included."""
-    from program.commands.backup import settings_for
-
-    sys.stdout.write(settings_for(stack, {}).model_dump_json(indent=2) + "\n")
+    if run is None:
+        if reason is not None or release:
+            raise UsageError("which run is not said", "epibackup hold RUN; epibackup list")
+        commands.list_holds(stack, _flags(build, target), as_json)
+    else:
+        commands.hold(stack, _flags(build, target), run, reason, release, as_json)
 
 
 def main() -> None:

@@ -4,11 +4,14 @@ Kept apart from `program.settings` because it imports no Pulumi: `epibackup --he
 texts from here.
 """
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import Field
 
+from components.retention.policy import Retention
 from components.storage.options import Section, TargetOptions
+from components.storage.provision.options import StorageOptions
 
 
 class Compression(Section):
@@ -54,17 +57,28 @@ class Ssh(Section):
     )
 
 
+class Exemption(Section):
+    """Something the inventory has that may stay unsaved for a while, and who answers for it."""
+
+    what: str = Field(min_length=1, description="The inventory's group, as plans name it.")
+    owner: str = Field(min_length=1, description="Who answers for it.")
+    reason: str = Field(min_length=1, description="Why it need not be saved.")
+    until: date = Field(description="The last day on which this holds, UTC.")
+
+
 class General(Section):
     """What is saved, where to, and how."""
 
     build: str | None = Field(
         None,
-        description="The build directory that epicli made. Also -b.",
+        description="The build directory that epicli made; a relative path begins at the "
+        "checkout. Also -b.",
         examples=["/srv/epiphany/build/production"],
     )
     target: str | None = Field(
         None,
-        description="Where archives go: an absolute path, which may be a mounted share. Also -t.",
+        description="Where archives go: an absolute path, which may be a mounted share, or a URL "
+        "of another kind of target, such as s3://bucket/prefix (docs/targets.md). Also -t.",
         examples=["/mnt/backups"],
     )
     cluster: str | None = Field(
@@ -84,6 +98,27 @@ class General(Section):
         "Also --skip.",
         examples=[["haproxy"]],
     )
+    accept: list[str] = Field(
+        default_factory=list,
+        description="What may be weak about the target, by the ids that `epibackup drift` shows. "
+        "Anything else that gets weaker between two runs refuses the second.",
+        examples=[["s3-versioning"]],
+    )
+    exempt: list[Exemption] = Field(
+        default_factory=list,
+        description="What need not be saved, until a day and with somebody who answers for it: "
+        "the policy `covered` accepts that it is missing.",
+        examples=[
+            [
+                {
+                    "what": "prometheus",
+                    "owner": "jane@example.com",
+                    "reason": "metrics of a month can be lost",
+                    "until": "2027-03-31",
+                }
+            ]
+        ],
+    )
     format: Literal["zip", "tar.gz"] = Field(
         "zip",
         description="The archive's container. zip can be listed and restored in parts without "
@@ -94,6 +129,16 @@ class General(Section):
         default_factory=lambda: Compression(), description="How members are compressed."
     )
     ssh: Ssh = Field(default_factory=lambda: Ssh(), description="How hosts are reached.")
+    retention: Retention = Field(
+        default_factory=lambda: Retention(),
+        description="Which archives stay, as restic's users know it; the others are removed after "
+        "each good run and by `epibackup prune`. Without a rule nothing is ever removed.",
+    )
+    storage: StorageOptions = Field(
+        default_factory=lambda: StorageOptions(),
+        description="What archives are kept in, made and looked after by the stack itself. "
+        "`target` may then be left out.",
+    )
     host_keys: dict[str, str | list[str]] = Field(
         default_factory=dict,
         description="The hosts' pinned keys, by host name; written by `epibackup trust`. A host "

@@ -66,13 +66,29 @@ def print_run(outputs: Mapping[str, Any]) -> None:
             f"run {outputs['run']} of {manifest['cluster']}: ", status_text(outputs["status"])
         )
     )
+    checked = "read back" if archive["verified"] else "not read back"
     say(
         f"archive {archive['target']}/{outputs['archive_key']} "
-        f"({size_text(archive['bytes'])}, read back)"
+        f"({size_text(archive['bytes'])}, {checked})"
     )
     console.print(services_table(manifest["services"]))
     print_missing(manifest["missing"])
+    print_retention(outputs.get("retention") or {})
     for warning in archive["warnings"]:
+        console.print(Text("warning: ", style="yellow") + Text(warning))
+
+
+def print_retention(pruned: Mapping[str, Any]) -> None:
+    """What a run has removed of older archives, and what it could not."""
+    for item in pruned.get("removed", []):
+        say(f"removed: {item['key']} ({size_text(item['bytes'])}): {', '.join(item['reasons'])}")
+    if pruned.get("not_pruned"):
+        say(f"older archives stay: {pruned['not_pruned']}")
+    unknown = [
+        f"{key} stays, for it cannot be read: {why}"
+        for key, why in pruned.get("unknown", {}).items()
+    ]
+    for warning in [*pruned.get("problems", []), *unknown]:
         console.print(Text("warning: ", style="yellow") + Text(warning))
 
 

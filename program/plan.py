@@ -18,10 +18,12 @@ from components.service import ServiceSettings, service_types
 from components.ssh import SshHost
 from components.storage.target import Target, open_target
 from program.build_directory import BuildDirectory, read_build_directory
+from program.exemptions import exemption_warnings, today
 from program.groups import STATEFUL, STATELESS
 from program.host_keys import known_keys
 from program.inventory import InventoryHost, unknown_name
 from program.options import Settings
+from program.storage import check_storage, target_of
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,13 @@ def make_plan(settings: Settings) -> Plan:
             "the build directory is not known",
             "give it with -b /path/to/build/CLUSTER, or set epibackup:build",
         )
-    if not settings.target:
+    storage_warnings = check_storage(settings)
+    target = target_of(settings)
+    if not target:
         raise UsageError(
             "the target is not known", "give it with -t /path/to/backups, or set epibackup:target"
         )
-    open_target(settings.target, settings.target_options())
+    open_target(target, settings.target_options())
     build = read_build_directory(Path(settings.build))
     services = _services(settings, build)
     names = {name for service in services for name in service.hosts}
@@ -74,16 +78,22 @@ def make_plan(settings: Settings) -> Plan:
         for name, host in build.inventory.hosts.items()
         if name in names
     }
-    warnings = [*build.warnings, *_unknown_groups(build)]
+    missing = _missing(settings, build, services)
+    warnings = [
+        *build.warnings,
+        *storage_warnings,
+        *_unknown_groups(build),
+        *exemption_warnings(missing, settings.exempt, today()),
+    ]
     return Plan(
         cluster=settings.cluster or build.cluster,
         epicli_version=build.epicli_version,
         build=build.path,
-        target=settings.target,
+        target=target,
         settings=settings,
         hosts=hosts,
         services=services,
-        missing=tuple(_missing(settings, build, services)),
+        missing=tuple(missing),
         warnings=tuple(warnings),
         groups=build.inventory.groups,
     )
@@ -172,11 +182,13 @@ def check_key(host: SshHost) -> None:
 def check_here(plan: Plan) -> None:
     """Make sure that this machine has what a run needs: keys and target.
 
+    A target that the update makes first is only looked at after that, by the archive process.
     Raises UsageError or TargetUnreachable.
     """
     for host in plan.hosts.values():
         check_key(host)
-    _target(plan).check()
+    if not plan.settings.storage.is_made:
+        _target(plan).check()
 
 
 def _target(plan: Plan) -> Target:
@@ -186,8 +198,10 @@ def _target(plan: Plan) -> Target:
 def problems_here(plan: Plan) -> list[str]:
     """What `check_here` would refuse, for a plan or preview that only warns."""
     checks: list[Callable[[], None]] = [partial(check_key, host) for host in plan.hosts.values()]
+    if not plan.settings.storage.is_made:
+        checks.append(_target(plan).check)
     found = []
-    for check in [*checks, _target(plan).check]:
+    for check in checks:
         try:
             check()
         except EpibackupError as error:

@@ -35,6 +35,8 @@ def step_title(urn: str) -> str:
         return f"agent on {agent}" if name.endswith("-install") else ""
     if "Archive" in kind:
         return "archive"
+    if "Retention" in kind:
+        return "retention"
     if "Gate" in kind:
         return ""
     service, _, host = name.partition("-")

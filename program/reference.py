@@ -113,12 +113,16 @@ def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(one) for one in arguments if one is not type(None))
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin is typing.Literal:
         return "one of " + ", ".join(f"`{one}`" for one in arguments)
     if origin is list:
         return f"list of {_type(arguments[0])}"
     if origin is dict:
         return f"map of {_type(arguments[0])} to {_type(arguments[1])}"
+    if issubclass(annotation, BaseModel):
+        return "maps with " + ", ".join(f"`{name}`" for name in annotation.model_fields)
     return {str: "text", int: "number", bool: "true or false"}[annotation]
 
 

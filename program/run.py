@@ -13,21 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi import Output
+from pulumi import Input, Output
 from pulumi_command import remote
 
 from components.archive.component import Archive, ServiceInput
 from components.archive.naming import run_time
+from components.coverage import Coverage
 from components.errors import PreflightRefused
 from components.gate import Gate
 from components.host_agent import HostAgent, agent_command, agent_file, agent_hash
 from components.service import ServiceBackup, SnapshotHost, service_types
 from components.ssh import SshHost
 from program import project
-from program.catalog import add_entry, entry_of
+from program.catalog import add_entry, entry_of, without
+from program.coverage import coverage_of
 from program.key_agent import lend_keys, socket_path
 from program.plan import Plan, ServicePlan, check_here, problems_here
+from program.posture import declare_posture, weaknesses_here
 from program.probe import Probed, probe
+from program.retention import declare_retention
+from program.storage import declare_storage
 
 ERROR_FILE = "archive-error.json"
 
@@ -37,11 +42,14 @@ class Ready:
     """What a run knows besides its plan.
 
     probed: what was found on the hosts; None in a preview, which looks at none.
+    is_planned: whether the update may be held to what this preview shows (`--save-plan`). Then
+    what only the hosts can tell is declared as unknown.
     """
 
     stack: str
     run: str
     probed: Mapping[str, Probed] | None
+    is_planned: bool = False
 
     @property
     def error_file(self) -> Path:
@@ -76,6 +84,11 @@ def made_ready(plan: Plan, stack: str, run: str) -> Iterator[Ready]:
 
 def declare(plan: Plan, ready: Ready) -> None:
     """Declare the run's resources and the stack's outputs."""
+    itself = _itself()
+    storage = declare_storage(plan.settings)
+    made = [storage] if storage else []
+    posture = declare_posture(plan, ready.run, ready.error_file, itself.get_output("posture"), made)
+    after = [*made, posture] if posture else made
     agents = {
         name: HostAgent(
             f"agent-{name}",
@@ -84,12 +97,14 @@ def declare(plan: Plan, ready: Ready) -> None:
                 "host_directory": plan.settings.host_directory,
                 "agent_path": str(agent_file(project.state_folder(ready.stack))),
                 "agent_hash": agent_hash(),
-                "again": ready.run if _lost_agent(ready, name) else "",
+                "again": _again(ready, name),
+                "after": after,
             },
         )
         for name, host in plan.hosts.items()
         if not ready.problem(name)
     }
+    Coverage("coverage", coverage_of(plan))
     services = _declare_services(plan, ready, agents)
     archive = Archive(
         "archive",
@@ -103,18 +118,41 @@ def declare(plan: Plan, ready: Ready) -> None:
                 for service in services
             ],
             "error_file": ready.error_file,
+            "after": after,
         },
     )
-    Gate("gate", {"run": ready.run, "failures": archive.result.apply(failures_of)})
-    _export(plan, archive)
+    known = itself.get_output("catalog")
+    retention = declare_retention(plan, ready.run, archive.result, known)
+    pruned = retention.result if retention else Output.from_input(None)
+    # The gate comes last: the outputs, which tell what was removed, have to be stored before.
+    failures = Output.all(archive.result, pruned).apply(lambda done: failures_of(done[0]))
+    Gate("gate", {"run": ready.run, "failures": failures})
+    _export(plan, archive, known, pruned)
+    if posture:
+        told = Output.all(archive.result, posture.result)
+        pulumi.export("posture", told.apply(lambda done: done[1]))
 
 
-def _lost_agent(ready: Ready, host: str) -> bool:
-    """Whether Pulumi has to bring the agent again, though nothing has changed here.
+def _again(ready: Ready, host: str) -> Input[str]:
+    """The run's id if Pulumi has to bring the agent again, though nothing has changed here.
 
-    True for a host that never had it, too: then Pulumi would bring it anyway.
+    So it is for a host that never had it, too: then Pulumi would bring it anyway.
     """
-    return ready.probed is not None and not ready.probed[host].agent_installed
+    if ready.probed is None:
+        return _unknown() if ready.is_planned else ""
+    return "" if ready.probed[host].agent_installed else ready.run
+
+
+def _unknown() -> Output[str]:
+    """A text that only the update will know, such as Pulumi makes for outputs in a preview."""
+
+    async def value() -> str:
+        return ""
+
+    async def is_known() -> bool:
+        return False
+
+    return Output(set(), value(), is_known())
 
 
 def connection(host: SshHost, plan: Plan, stack: str) -> remote.ConnectionArgs:
@@ -206,16 +244,25 @@ def failures_of(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _export(plan: Plan, archive: Archive) -> None:
-    """The outputs. All depend on the archive: a run without one leaves the last one's."""
-    itself = pulumi.StackReference(
+def _itself() -> pulumi.StackReference:
+    """The outputs of the stack's last run; before the first, all are None."""
+    return pulumi.StackReference(
         "catalog",
         stack_name=f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}",
     )
+
+
+def _export(plan: Plan, archive: Archive, known: Output[Any], pruned: Output[Any]) -> None:
+    """The outputs. All depend on the archive: a run without one leaves the last one's.
+
+    known: the catalog until now. pruned: what retention has done; None without a policy.
+    """
     result = archive.result
-    entry = result.apply(entry_of)
-    catalog = Output.all(entry, itself.get_output("catalog")).apply(
-        lambda known: add_entry(known[1] or [], known[0])
+    catalog = Output.all(result, known, pruned).apply(
+        lambda done: without(
+            add_entry(done[1] or [], entry_of(done[0])),
+            [item["key"] for item in (done[2] or {}).get("removed", [])],
+        )
     )
     pulumi.export("run", result.apply(lambda made: made["manifest"]["run"]))
     pulumi.export("status", result.apply(lambda made: made["manifest"]["status"]))
@@ -235,12 +282,14 @@ def _export(plan: Plan, archive: Archive) -> None:
     )
     pulumi.export("manifest", result.apply(lambda made: made["manifest"]))
     pulumi.export("catalog", catalog)
+    if plan.settings.retention.is_active:
+        pulumi.export("retention", pruned)
 
 
 def tell(plan: Plan) -> None:
     """Say in Pulumi's own messages what is left out; shown by preview and update."""
     here = problems_here(plan) if pulumi.runtime.is_dry_run() else []
-    for warning in [*plan.warnings, *here]:
+    for warning in [*plan.warnings, *here, *weaknesses_here(plan)]:
         pulumi.log.warn(warning)
     for item in plan.missing:
         pulumi.log.info(f"not saved: {item.what} on {', '.join(item.hosts)}: {item.reason}")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from components.errors import UsageError
 from components.service import service_types
 from program.options import Settings
+from program.project import ROOT
 
 PREFIX = "epibackup:"
 
@@ -45,6 +46,9 @@ def read_settings(config: Mapping[str, Any], overrides: Mapping[str, Any], sourc
     for key, text in config.items():
         if key.startswith(PREFIX):
             values[key.removeprefix(PREFIX)] = _decoded(text)
+    if isinstance(values.get("build"), str):
+        # A path in the checkout is the same for every machine and working directory.
+        values["build"] = str(ROOT / values["build"])
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:
         return model.model_validate(values)

@@ -2,26 +2,37 @@
 
 import contextlib
 import json
+import re
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from pulumi import automation
-from pulumi.automation.events import EngineEvent
 
-from components.errors import EpibackupError, Interrupted, Locked, NotFound
+from components.errors import EpibackupError, Interrupted, Locked, NotFound, PolicyRefused
 from components.outcome import read_error
 from engine import Engine, EngineError, obtain
 from program import project
 from program.locks import lock_of
 from program.plan import Plan
+from program.preview import Change, OnEvent, Preview, Refreshed, Seen, Told
 from program.pulumi_process import PulumiProcess
+from program.quick_stack import QuickStack, flat
 from program.run import Ready, declare, made_ready, tell
 
-OnEvent = Callable[[EngineEvent], None]
+MISSING_PLUGIN = re.compile(
+    r"no resource plugin 'pulumi-resource-(?P<name>[a-z-]+)' found .* version v(?P<version>[\d.]+)"
+)
+"""How the engine says that a provider is not there and cannot be downloaded (CLI 3.259)."""
+
+OFF_PLAN = "violates plan"
+"""How the engine refuses what a saved plan has not (pkg/resource/deploy/step_generator.go)."""
+
 Say = Callable[[str], None]
 
 
@@ -60,40 +71,99 @@ class BackupStack:
         flat = {
             path: automation.ConfigValue(value)
             for key, item in values.items()
-            for path, value in _flat(f"epibackup:{key}", item)
+            for path, value in flat(f"epibackup:{key}", item)
         }
         with self._explaining():
             self._make()
             self._stack(_nothing).set_all_config(flat, path=True)
 
+    def preview(
+        self,
+        plan: Plan,
+        run: str,
+        *,
+        policy_pack: str | None = None,
+        policy_config: str | None = None,
+        save_to: str | None = None,
+    ) -> Preview:
+        """Preview a run; contacts no host. Makes the stack if there is none.
+
+        policy_pack: the pack's folder; policy_config: a JSON file with its configuration.
+        save_to: where to save the plan that an update can be held to.
+        Raises EpibackupError, in Pulumi's own words, unless a policy or protection stopped it:
+        that is told by what is returned.
+        """
+        seen = Seen()
+        ready = Ready(self.name, run, None, is_planned=save_to is not None)
+
+        def preview() -> None:
+            self._stack(partial(_tell_and_declare, plan, ready)).preview(
+                on_event=seen.see,
+                policy_packs=[policy_pack] if policy_pack else None,
+                policy_pack_configs=[policy_config] if policy_config else None,
+                plan=save_to,
+                color="never",
+                suppress_outputs=True,
+                suppress_progress=True,
+            )
+
+        try:
+            try:
+                preview()
+            except automation.StackNotFoundError:
+                self._make()
+                preview()
+        except automation.CommandError as error:
+            if not seen.refused or seen.failures:
+                raise self._cli_error("\n".join(seen.failures) or _words(error), "") from error
+        return seen.preview()
+
     def update(
-        self, plan: Plan, run: str, on_event: OnEvent, remember: Mapping[str, Any]
+        self,
+        plan: Plan,
+        run: str,
+        on_event: OnEvent,
+        remember: Mapping[str, Any],
+        held_to: str | None = None,
     ) -> dict[str, Any]:
         """Make a run; returns the stack's outputs, also those of an incomplete run.
 
         remember: options to write into the stack's configuration, once the hosts were looked at.
+        held_to: the file of a saved plan; whatever differs from it ends the update.
 
         Raises what the archive process or a check said, Locked if another run is at work,
         Interrupted if the user stopped it. When a host is lost in the middle, the run goes on
         once without it, repeating only what had failed.
         """
         self._refuse_if_locked()
+        if plan.settings.storage.is_in_cloud:
+            # What a cloud has made is not made again: the state must know it after a crash, too.
+            environment = {**(self._options.env_vars or {}), "PULUMI_SKIP_CHECKPOINTS": "false"}
+            self._options.env_vars = environment
         with self._interruptible():
-            outputs = self._try(plan, run, on_event, remember, last_try=False)
+            # A plan names its hosts: it cannot be carried out without one of them.
+            last_try = held_to is not None
+            outputs = self._try(plan, run, on_event, remember, last_try, held_to)
             if outputs is None:
                 outputs = self._try(plan, run, on_event, {}, last_try=True)
         return outputs or {}
 
     def _try(
-        self, plan: Plan, run: str, on_event: OnEvent, remember: Mapping[str, Any], last_try: bool
+        self,
+        plan: Plan,
+        run: str,
+        on_event: OnEvent,
+        remember: Mapping[str, Any],
+        last_try: bool,
+        held_to: str | None = None,
     ) -> dict[str, Any] | None:
         """One update; None if a host was lost and there is another try."""
         with made_ready(plan, self.name, run) as ready:
             if remember:
                 self.set_config(remember)
-            told = _Told(on_event)
+            told = Told(on_event)
             try:
-                self._up(plan, ready, told)
+                self._up(plan, ready, told, held_to)
             except automation.ConcurrentUpdateError as error:
                 raise self._locked() from error
             except automation.CommandError as error:
@@ -104,15 +174,12 @@ class BackupStack:
                 raise self._explained(ready, told, error) from error
             return told.outputs
 
-    def _up(self, plan: Plan, ready: Ready, told: "_Told") -> None:
-        def program() -> None:
-            tell(plan)
-            declare(plan, ready)
-
+    def _up(self, plan: Plan, ready: Ready, told: Told, held_to: str | None) -> None:
         def up() -> None:
-            self._stack(program).up(
+            self._stack(partial(_tell_and_declare, plan, ready)).up(
                 on_event=told.see,
                 message=f"run {ready.run}",
+                plan=held_to,
                 color="never",
                 suppress_outputs=True,
                 suppress_progress=True,
@@ -130,10 +197,61 @@ class BackupStack:
             with self._explaining():
                 outputs = automation.Stack.outputs(self._stack(_nothing))
         except automation.StackNotFoundError as error:
-            raise NotFound(
-                f"there is no stack {self.name}", "epibackup -b … -t … makes it with its first run"
-            ) from error
+            raise self._unknown() from error
         return {name: output.value for name, output in outputs.items()}
+
+    def drift(self) -> tuple[Change, ...]:
+        """What of the stack's resources is not as its state says, as their providers tell;
+        changes nothing, the state included.
+
+        Raises NotFound if nobody has made the stack.
+        """
+        seen = Refreshed()
+        try:
+            with self._explaining():
+                self._stack(_nothing).preview_refresh(
+                    on_event=seen.see,
+                    color="never",
+                    suppress_outputs=True,
+                    suppress_progress=True,
+                    run_program=False,
+                )
+        except automation.StackNotFoundError as error:
+            raise self._unknown() from error
+        return seen.changes()
+
+    def _unknown(self) -> NotFound:
+        return NotFound(
+            f"there is no stack {self.name}", "epibackup -b … -t … makes it with its first run"
+        )
+
+    def set_catalog(self, catalog: Sequence[Mapping[str, Any]]) -> None:
+        """Write the catalog among the stack's outputs, without an update; makes the stack if
+        there is none.
+
+        An update that declared no run would forget the last one's resources, so the stack's state
+        is exported, changed in this one place, and imported. Raises Locked if a run is at work.
+        """
+        self._refuse_if_locked()
+        with self._explaining():
+            self._make()
+            # Not by the Automation API, which writes the state's secrets in clear to a file.
+            state = json.loads(self._cli("stack", "export"))
+            resource = _stack_resource(state["deployment"], self.name)
+            resource.setdefault("outputs", {})["catalog"] = list(catalog)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "state.json"
+                file.write_text(json.dumps(state))
+                self._cli("stack", "import", "--file", str(file))
+
+    def _cli(self, *arguments: str) -> str:
+        """Run the CLI about this stack; returns what it printed. Raises CommandError."""
+        done = self._process.run(
+            [*arguments, "--stack", self.name],
+            cwd=str(project.ROOT),
+            additional_env=self._options.env_vars or {},
+        )
+        return done.stdout
 
     def unlock(self) -> None:
         """Remove the stack's locks, whoever holds them."""
@@ -144,10 +262,10 @@ class BackupStack:
         with contextlib.suppress(automation.StackAlreadyExistsError):
             automation.Stack.create(self.name, self._stack(_nothing).workspace)
 
-    def _stack(self, program: Callable[[], None]) -> "_QuickStack":
+    def _stack(self, program: Callable[[], None]) -> QuickStack:
         workspace = automation.LocalWorkspace(**vars(self._options))
         workspace.program = program
-        return _QuickStack(self.name, workspace)
+        return QuickStack(self.name, workspace)
 
     def _refuse_if_locked(self) -> None:
         if lock_of(self.name):
@@ -162,7 +280,7 @@ class BackupStack:
         return Locked(f"a run of the stack {self.name} holds its lock: {told}", hint)
 
     def _explained(
-        self, ready: Ready, told: "_Told", error: automation.CommandError
+        self, ready: Ready, told: Told, error: automation.CommandError
     ) -> EpibackupError:
         """The best explanation there is for an update that failed."""
         again = f"--run {ready.run}"
@@ -173,7 +291,13 @@ class BackupStack:
         left = read_error(ready.error_file)
         if left:
             return left
-        return self._cli_error(told.errors() or _words(error), f"try again with {again}")
+        said = told.errors() or _words(error)
+        if OFF_PLAN in said:
+            return PolicyRefused(
+                f"the run is not what its saved plan says, and published nothing: {said}",
+                "look at what has changed (epibackup plan --diff), and save a new plan",
+            )
+        return self._cli_error(said, f"try again with {again}")
 
     def _cli_error(self, said: str, hint: str) -> EpibackupError:
         if "incorrect passphrase" in said:
@@ -182,6 +306,13 @@ class BackupStack:
                 "set PULUMI_CONFIG_PASSPHRASE, or bring back the file "
                 f"{project.passphrase_file()}; archives do not depend on it, so another stack "
                 "(-s NAME) will do as well",
+            )
+        if plugin := MISSING_PLUGIN.search(said):
+            name, version = plugin["name"], plugin["version"]
+            return EpibackupError(
+                f"storage needs Pulumi's plugin {name} {version}, and it is not installed",
+                f"where Pulumi's downloads can be reached: pulumi plugin install resource {name} "
+                f"{version}; elsewhere add --file with its archive (docs/provisioning.md)",
             )
         return EpibackupError(said, hint)
 
@@ -215,74 +346,31 @@ class BackupStack:
                 signal.signal(number, handler)
 
 
-class _QuickStack(automation.Stack):
-    """A stack without the calls of the CLI that take time and tell nothing new: selecting it,
-    which would also change the user's own choice, and asking for outputs and history after an
-    update whose events have told them."""
-
-    def __init__(self, name: str, workspace: automation.Workspace) -> None:
-        self.name = name
-        self.workspace = workspace
-
-    def outputs(self) -> automation.OutputMap:
-        """What `up` asks for; see _Told.outputs."""
-        return {}
-
-    def info(self, show_secrets: bool | None = None) -> automation.UpdateSummary:  # noqa: ARG002
-        """What `up` asks for."""
-        return automation.UpdateSummary(
-            kind="update",
-            start_time=datetime.now(UTC),
-            message="",
-            environment={},
-            config={},
-            result="succeeded",
-        )
-
-
-class _Told:
-    """What an update's events tell: its outputs, and what went wrong."""
-
-    def __init__(self, on_event: OnEvent) -> None:
-        self._on_event = on_event
-        self._messages: list[str] = []
-        self.host_was_lost = False
-        self.outputs: dict[str, Any] = {}
-
-    def see(self, event: EngineEvent) -> None:
-        """Take an event, and pass it on."""
-        diagnostic = event.diagnostic_event
-        if diagnostic and diagnostic.severity == "error" and not diagnostic.ephemeral:
-            self._messages.append(diagnostic.message.strip())
-        failure = event.res_op_failed_event
-        if failure and failure.metadata.type.startswith("command:remote:"):
-            self.host_was_lost = True
-        done = event.res_outputs_event
-        if done and done.metadata.type == "pulumi:pulumi:Stack" and done.metadata.new:
-            self.outputs = dict(done.metadata.new.outputs or {})
-        self._on_event(event)
-
-    def errors(self) -> str:
-        """Pulumi's own error messages."""
-        return "\n".join(self._messages)
-
-
 def _words(error: automation.CommandError) -> str:
     """The CLI's own words: the last part of the SDK's text."""
     return str(error).rpartition("stderr:")[2].strip()
 
 
+def _tell_and_declare(plan: Plan, ready: Ready) -> None:
+    """The program of a run."""
+    tell(plan)
+    declare(plan, ready)
+
+
+def _stack_resource(state: dict[str, Any], stack: str) -> dict[str, Any]:
+    """The resource of a state that has the outputs; made where the stack never had an update."""
+    resources = state.setdefault("resources", [])
+    for resource in resources:
+        if resource["type"] == "pulumi:pulumi:Stack":
+            return cast(dict[str, Any], resource)
+    made = {
+        "urn": f"urn:pulumi:{stack}::{project.NAME}::pulumi:pulumi:Stack::{project.NAME}-{stack}",
+        "custom": False,
+        "type": "pulumi:pulumi:Stack",
+    }
+    resources.append(made)
+    return made
+
+
 def _nothing() -> None:
     """A program for what needs none: configuring, reading outputs."""
-
-
-def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """A value as Pulumi's `config set --path` takes it: a path and a text for each leaf."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(f'{path}["{key}"]', item)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _flat(f"{path}[{index}]", item)
-    else:
-        yield path, value if isinstance(value, str) else json.dumps(value)

@@ -1,14 +1,14 @@
-"""`epibackup [backup]` and `epibackup plan`."""
+"""`epibackup [backup]`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.archive.naming import checked_run, new_run
-from components.errors import Incomplete
+from components.errors import Incomplete, UsageError
 from program import output, project
 from program.options import Settings
-from program.plan import Plan, make_plan, problems_here
+from program.plan import Plan, make_plan
 from program.progress import RunProgress
 from program.run import failures_of
 from program.settings import read_settings
@@ -34,16 +34,29 @@ def _absolute(name: str, value: Any) -> Any:
     return value
 
 
-def backup(stack: str, flags: Mapping[str, Any], run: str | None, as_json: bool) -> None:
-    """Make a run, and tell what became of it; raises Incomplete if a service failed."""
+def backup(
+    stack: str,
+    flags: Mapping[str, Any],
+    run: str | None,
+    as_json: bool,
+    plan_file: str | None = None,
+) -> None:
+    """Make a run, and tell what became of it; raises Incomplete if a service failed.
+
+    plan_file: a plan that `epibackup plan --save-plan` saved for this very run.
+    """
+    held_to = checked_plan_file(plan_file, run) if plan_file else None
     run = checked_run(run) if run else new_run()
     plan = plan_for(stack, flags)
     made = BackupStack(stack, engine(output.say))
     known = project.stack_config(stack)
-    needed = {"build": str(plan.build), "target": plan.target}
-    remember = {name: value for name, value in needed.items() if f"epibackup:{name}" not in known}
+    # A target that follows from the storage is not written down a second time.
+    needed = {"build": str(plan.build), "target": plan.settings.target}
+    remember = {
+        name: value for name, value in needed.items() if value and f"epibackup:{name}" not in known
+    }
     with RunProgress(output.console) as progress:
-        outputs = made.update(plan, run, progress.see, remember)
+        outputs = made.update(plan, run, progress.see, remember, held_to)
     if remember:
         kept = " and ".join(remember)
         output.say(f"remembered for the stack {stack}, in {project.stack_file(stack)}: {kept}")
@@ -63,49 +76,22 @@ def backup(stack: str, flags: Mapping[str, Any], run: str | None, as_json: bool)
     output.say(f"restore it:  epibackup restore {run} -s {stack} --dry-run")
 
 
+def checked_plan_file(path: str, run: str | None) -> str:
+    """The absolute path of a saved plan; raises UsageError if it cannot be used."""
+    if not run:
+        raise UsageError(
+            "a saved plan is for one run, whose id is missing",
+            "add the --run that epibackup plan --save-plan has told",
+        )
+    found = Path(path).expanduser().absolute()
+    if not found.is_file():
+        raise UsageError(f"there is no plan {found}", "epibackup plan --save-plan saves one")
+    return str(found)
+
+
 def document_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """A run as `--json` prints it."""
-    return {name: outputs[name] for name in ("run", "status", "archive_key", "archive", "manifest")}
-
-
-def plan(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:
-    """Tell what a run would do; contacts no host."""
-    made = plan_for(stack, flags)
-    if as_json:
-        output.print_json(_plan_document(made))
-        return
-    output.say(f"cluster {made.cluster}, epicli {made.epicli_version or 'version unknown'}")
-    output.say(f"target {made.target}, format {made.settings.format}")
-    rows = output.table("service", "host", "address", "host key")
-    for service in made.services:
-        for name in service.hosts:
-            host = made.hosts[name]
-            key = host.host_keys[0].split()[0] if host.host_keys else "not known: epibackup trust"
-            rows.add_row(service.title, name, f"{host.user}@{host.address}:{host.port}", key)
-    output.console.print(rows)
-    output.print_missing([item.model_dump() for item in made.missing])
-    for warning in [*made.warnings, *problems_here(made)]:
-        output.say(f"warning: {warning}")
-
-
-def _plan_document(made: Plan) -> dict[str, Any]:
-    return {
-        "cluster": made.cluster,
-        "epicli_version": made.epicli_version,
-        "build": str(made.build),
-        "target": made.target,
-        "services": [
-            {"name": service.name, "hosts": list(service.hosts)} for service in made.services
-        ],
-        "hosts": {
-            name: {
-                "address": host.address,
-                "port": host.port,
-                "user": host.user,
-                "host_key_known": bool(host.host_keys),
-            }
-            for name, host in made.hosts.items()
-        },
-        "missing": [item.model_dump() for item in made.missing],
-        "warnings": [*made.warnings, *problems_here(made)],
-    }
+    made = {name: outputs[name] for name in ("run", "status", "archive_key", "archive", "manifest")}
+    if outputs.get("retention"):
+        made["retention"] = outputs["retention"]
+    return made

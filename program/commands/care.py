@@ -49,7 +49,7 @@ def trust(
     if not pins:
         output.say("there is no new key to pin")
         return
-    if not yes and not _confirmed("Are these the hosts' own keys? Pin them?"):
+    if not yes and not confirmed("Are these the hosts' own keys? Pin them?"):
         raise UsageError("nothing was pinned", "compare the fingerprints on the hosts' consoles")
     values: dict[str, Any] = {"host_keys": pins}
     if "epibackup:build" not in project.stack_config(stack):
@@ -156,7 +156,8 @@ def engine_env() -> None:
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
-def _confirmed(question: str) -> bool:
+def confirmed(question: str) -> bool:
+    """Ask a person; raises UsageError where there is none."""
     if not sys.stdin.isatty():
         raise UsageError("this has to be confirmed", "add --yes")
     return Confirm.ask(question, console=output.console, default=False)

@@ -1,30 +1,61 @@
 """`epibackup list` and `show`, which look at the target, and `catalog`, which asks the stack."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from components.archive.collector import size_text
 from components.archive.naming import cluster_label
-from components.errors import UsageError
+from components.errors import EpibackupError, NotFound, UsageError
 from components.storage.target import Target, open_target
+from engine import find
 from program import output
+from program.build_directory import read_build_directory
 from program.commands.backup import settings_for
+from program.options import Settings
 from program.runs import Run, find_run, list_runs
 from program.stack import BackupStack, engine
+from program.storage import target_of
 
 
 def target_for(stack: str, flags: Mapping[str, Any]) -> Target:
     """The target of a stack, or of -t; raises UsageError if neither names one."""
     settings = settings_for(stack, flags)
-    if not settings.target:
+    target = target_of(settings)
+    if not target:
         raise UsageError("the target is not known", "give it with -t, or set epibackup:target")
-    return open_target(settings.target, settings.target_options())
+    return open_target(target, settings.target_options())
+
+
+def cluster_of(settings: Settings) -> str:
+    """The cluster that a stack is of; raises UsageError if nobody says."""
+    if settings.cluster:
+        return settings.cluster
+    if not settings.build:
+        raise UsageError(
+            "whose archives is not known: a target may be shared",
+            "give the build directory with -b, or set epibackup:build or epibackup:cluster",
+        )
+    return read_build_directory(Path(settings.build)).cluster
+
+
+def known_catalog(stack: str) -> list[dict[str, Any]]:
+    """What the stack knows of its runs; empty where there is no stack or no engine yet."""
+    found = find()
+    if found is None:
+        return []
+    try:
+        return list(BackupStack(stack, found).outputs().get("catalog") or [])
+    except NotFound:
+        return []
+    except EpibackupError as error:
+        output.say(f"warning: the stack's catalog cannot be read: {error.message}")
+        return []
 
 
 def list_command(stack: str, flags: Mapping[str, Any], as_json: bool) -> None:
     """Tell what can be restored, newest first."""
     target = target_for(stack, flags)
-    target.check()
     runs = list(list_runs(target))
     if as_json:
         output.print_json({"target": target.url, "runs": [_document(run) for run in runs]})

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from program.catalog import LARGEST, add_entry, entry_of
+from program.catalog import LARGEST, add_entry, entry_of, verified_in, without
 
 ENTRIES = st.lists(
     st.fixed_dictionaries(
@@ -54,3 +54,18 @@ def test_an_entry_says_what_a_run_is_worth() -> None:
     assert entry["services"] == {"postgresql": "failed"}
     assert entry["missing"] == ["Kafka (kafka)"]
     assert entry["encrypted"] is False
+
+
+def test_what_was_removed_is_no_longer_in_the_catalog() -> None:
+    catalog = [{"run": "2", "key": "b"}, {"run": "1", "key": "a"}]
+    assert without(catalog, ["a", "c"]) == [{"run": "2", "key": "b"}]
+
+
+def test_whether_an_archive_was_read_back_may_be_unknown() -> None:
+    catalog: list[dict[str, Any]] = [
+        {"key": "a", "verified": True},
+        {"key": "b", "verified": False},
+        {"key": "c", "verified": None},
+        {"key": "d"},
+    ]
+    assert verified_in(catalog) == {"a": True, "b": False}

@@ -42,7 +42,9 @@ def test_help_names_every_command_and_the_two_flags_of_a_first_run() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["backup", "plan", "list", "show", "restore", "trust", "clean"])
+@pytest.mark.parametrize(
+    "command", ["backup", "plan", "list", "show", "restore", "trust", "clean", "prune", "hold"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -69,6 +71,11 @@ def test_a_plan_names_what_is_not_saved_and_contacts_nobody() -> None:
         (["plan", "-b", str(BUILDS / "2.0-onprem")], 2, "target is not known", "-t"),
         (["plan", "--service", "postgre"], 2, "", ""),
         (["list", "-t", "/no/such"], 8, "/no/such does not exist", "mkdir"),
+        (["catalog", "-s", "other", "rebuild"], 2, "flags before rebuild", "catalog rebuild"),
+        (["prune", "-t", "/"], 2, "has no retention policy", "keep_daily"),
+        (["hold", "20260101T000000Z", "-t", "/"], 2, "either a reason or an end", "--reason"),
+        (["hold", "--release", "-t", "/"], 2, "which run is not said", "epibackup hold RUN"),
+        (["hold", "20260101T000000Z", "--reason", "x", "-t", "/"], 6, "no run 2026", "list"),
         (["show", "yesterday", "-t", "/"], 2, "'yesterday' is no run id", "UTC"),
         (["show", "20260101T000000Z", "-t", "/"], 6, "no run 20260101T000000Z", "list"),
         (["restore", "--rename", "x", "-t", "/"], 2, "--rename x is no pair", "OLD=NEW"),

@@ -88,7 +88,7 @@ def test_a_missing_option_says_how_to_give_it(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "hint"), [("s3://bucket/prefix", "folder"), ("backups", "write -t /…/backups")]
+    ("target", "hint"), [("ftp://server/folder", "folder"), ("backups", "write -t /…/backups")]
 )
 def test_a_target_that_cannot_be_used_is_refused(target: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pulumi
 import pytest
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks
 
+from components.retention.policy import Retention
 from components.service import parse_answer
 from program.plan import Plan, make_plan
 from program.probe import Probed, Problem
+from program.retention import why_not
 from program.run import Ready, declare, failures_of
 from program.settings import read_settings
 
@@ -59,6 +62,8 @@ class Recorder(Mocks):
                     "manifest": manifest,
                 }
             )
+        if args.name == "retention-prune":
+            outputs["stdout"] = json.dumps({"removed": []})
         return args.name + "-id", outputs
 
     def call(self, args: MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
@@ -136,6 +141,43 @@ def test_two_runs_differ_only_in_the_run(recorder: Recorder, plan: Plan) -> None
     assert changed == {
         "haproxy-db1", "postgresql-db1", "postgresql-db2", "archive-make", "gate-check",
     }  # fmt: skip
+
+
+def with_retention(plan: Plan, folder: Path, **rules: int) -> Plan:
+    """The plan with a retention policy, and an old archive on its target."""
+    target = folder / "backups"
+    target.mkdir()
+    policy = Retention(**rules)
+    settings = plan.settings.model_copy(update={"retention": policy, "target": str(target)})
+    return replace(plan, settings=settings, target=str(target))
+
+
+def test_retention_is_declared_with_what_it_needs_and_only_where_there_is_a_policy(
+    recorder: Recorder, plan: Plan, tmp_path: Path
+) -> None:
+    assert "retention" not in declared(recorder, plan, Ready("nightly", RUN, None))
+    recorder.resources.clear()
+    kept = with_retention(plan, tmp_path, keep_last=3, minimum_days=2)
+    resources = declared(recorder, kept, Ready("nightly", RUN, None))
+    shown = resources["retention"].inputs
+    assert shown == {"policy": {"keep_last": 3, "minimum_days": 2}, "removes": []}
+    request = json.loads(resources["retention-prune"].inputs["stdin"])
+    assert request["run"] == RUN
+    assert request["not_pruned"] == ""
+    assert request["verified"] == {"a.zip": True}
+    assert request["policy"]["keep_last"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "verified", "why"),
+    [
+        ("ok", True, ""),
+        ("incomplete", True, "the run is incomplete"),
+        ("ok", False, "the archive was not read back"),
+    ],
+)
+def test_only_a_good_run_removes_anything(status: str, verified: bool, why: str) -> None:
+    assert why_not({"manifest": {"status": status}, "verified": verified}) == why
 
 
 def test_a_host_that_cannot_be_used_fails_its_services_and_no_others(

@@ -76,6 +76,8 @@ def test_flags_win_over_the_stack_and_absent_flags_do_not() -> None:
             "did you mean format?",
         ),
         ({"epibackup:haproxy": {"x": 1}}, "unknown option epibackup:haproxy.x", ""),
+        ({"epibackup:retention": {"keep_last": 0}}, "would remove every archive but", "keep_last"),
+        ({"epibackup:retention": '{"keep_dayly": 7}'}, "retention.keep_dayly", "keep_daily"),
         ({"epibackup:format": "rar"}, "epibackup:format: Input should be 'zip' or 'tar.gz'", "rar"),
         ({"epibackup:services": "[postgresql"}, "epibackup:services", "[postgresql"),
         ({"epibackup:parallel_transfers": "many"}, "valid integer", "many"),

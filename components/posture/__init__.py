@@ -1,0 +1,1 @@
+"""Whether the target is still as well protected as it was."""
