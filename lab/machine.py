@@ -17,7 +17,8 @@ Report = Callable[[str], None]
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Which Debian packages bring a tool. None of them has a service that apt would start.
+# Which Debian packages bring a tool. Those of NFS and SMB servers, which only tests ask for, have
+# services that apt starts where systemd runs.
 _PACKAGES = {
     "systemd-nspawn": ("systemd-container",),
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -55,7 +55,8 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
             collector = Collector(clients, container, request.parallel, progress)
             manifest = _manifest(request, collector.collect(sources))
             stored_manifest = manifest.model_dump_json(indent=1).encode()
-            container.add(NOTES_PATH, restore_notes(manifest).encode())
+            notes = restore_notes(manifest).encode()
+            container.add(NOTES_PATH, notes)
             container.add(manifest_module.PATH, stored_manifest)
             container.close()
             say("publishing")
@@ -64,7 +65,8 @@ def make_archive(request: ArchiveRequest, say: Say) -> ArchiveResult:
             upload.abort()
         warnings = []
         if target.reads_back:
-            _read_back(target, key, stored_manifest, say)
+            whole = {NOTES_PATH: notes, manifest_module.PATH: stored_manifest}
+            _read_back(target, key, whole, say)
         else:
             warnings.append(
                 f"{key} was not read back, because read_back is off: {target.url} has only "
@@ -194,15 +196,16 @@ def _host_record(
     )
 
 
-def _read_back(target: Target, key: str, stored_manifest: bytes, say: Say) -> None:
-    """Check what the target gives back. An archive that is proven to be other than what was sent
-    is removed; one that could not be read is left, because it may be good."""
+def _read_back(target: Target, key: str, whole: Mapping[str, bytes], say: Say) -> None:
+    """Check what the target gives back; `whole` is for `verify`.
+
+    An archive that is proven to be other than what was sent is removed; one that could not be
+    read is left, because it may be good.
+    """
     checked = Progress(target.size(key), lambda text: say(text.replace("collected", "read back")))
     try:
         with open_archive(target, key) as reader:
-            if reader.manifest_bytes() != stored_manifest:
-                raise VerificationFailed("its manifest is not what was stored")
-            verify(reader, checked.add)
+            verify(reader, checked.add, whole)
     except VerificationFailed as error:
         try:
             target.delete(key)

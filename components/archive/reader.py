@@ -6,7 +6,7 @@ import hashlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, ClassVar, Self
 
@@ -51,10 +51,14 @@ class ArchiveReader(abc.ABC):
 
     def manifest_bytes(self) -> bytes:
         """The manifest as it is stored."""
-        with self._intact(), self.open(manifest_module.PATH) as stream:
+        return self.stored_bytes(manifest_module.PATH)
+
+    def stored_bytes(self, path: str) -> bytes:
+        """A stored file that is small, such as the manifest."""
+        with self._intact(), self.open(path) as stream:
             data = stream.read(manifest_module.LARGEST_BYTES + 1)
         if len(data) > manifest_module.LARGEST_BYTES:
-            raise VerificationFailed(f"the manifest of {self.name} is too large to be real")
+            raise VerificationFailed(f"{path} in {self.name} is too large to be real")
         return data
 
     def manifest(self) -> Manifest:
@@ -154,12 +158,20 @@ def open_archive(target: Target, name: str) -> ArchiveReader:
         raise
 
 
-def verify(reader: ArchiveReader, told: Callable[[int], None]) -> Manifest:
+def verify(
+    reader: ArchiveReader,
+    told: Callable[[int], None],
+    whole: Mapping[str, bytes] | None = None,
+) -> Manifest:
     """Read a whole archive and check that everything its manifest names is there and intact.
 
     told: called with the size of each piece that was checked, in bytes, from several threads.
+    whole: stored files as they were sent, such as the manifest itself and RESTORE.md, by path.
     Raises VerificationFailed, TargetUnreachable.
     """
+    for path, data in (whole or {}).items():
+        if reader.stored_bytes(path) != data:
+            raise VerificationFailed(f"{path} in {reader.name} is not what was stored")
     found = reader.manifest()
     order = {path: position for position, path in enumerate(reader.paths())}
     parts = [part for member in found.members() for part in member.parts]

@@ -105,6 +105,17 @@ def test_what_was_written_is_read_back_and_verified(tmp_path: Path, container: s
     assert sum(checked) == sum(len(data) for data in FILES.values())
 
 
+def test_a_file_that_no_manifest_names_is_compared_with_what_was_sent(tmp_path: Path) -> None:
+    target = Directory(str(tmp_path))
+    key = archive_of(target, "zip", {**FILES, "RESTORE.md": b"how to get everything back"})
+    with open_archive(target, key) as reader:
+        verify(reader, lambda _: None, {"RESTORE.md": b"how to get everything back"})
+        with pytest.raises(VerificationFailed, match=r"RESTORE\.md"):
+            verify(reader, lambda _: None, {"RESTORE.md": b"how to get everything hack"})
+        with pytest.raises(VerificationFailed, match="NOTES"):
+            verify(reader, lambda _: None, {"NOTES": b""})
+
+
 def test_a_zip_is_read_by_unzip_and_has_no_deferred_checksums(tmp_path: Path) -> None:
     key = archive_of(Directory(str(tmp_path)), "zip", FILES)
     done = subprocess.run(
