@@ -1,4 +1,4 @@
-"""The nightly jobs of the ready-made pipelines, against real hosts."""
+"""The nightly and drift jobs of the ready-made pipelines, against real hosts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def epibackup(site: Site, tmp_path: Path) -> Iterator[Product]:
 
 
 @pytest.mark.parametrize("platform", ["github", "gitlab"])
-def test_the_nightly_job_makes_a_backup_with_a_key_in_memory_only(
+def test_the_nightly_job_makes_a_backup_with_a_key_in_memory_only_and_drift_looks_at_it(
     epibackup: Product, tmp_path: Path, platform: str
 ) -> None:
     job = tmp_path / "job"
@@ -45,3 +45,15 @@ def test_the_nightly_job_makes_a_backup_with_a_key_in_memory_only(
     exported = epibackup.pulumi("stack", "export", "--show-secrets").stdout
     assert "postgresql1" in exported
     assert "PRIVATE KEY" not in exported
+
+    drift = (
+        github_step("epibackup-drift.yml", "drift", "Drift")
+        if platform == "github"
+        else gitlab_script("epibackup-drift")
+    )
+    done = run_as_job(drift, epibackup.environment, job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (epibackup.target / epibackup.published()[0]).unlink()
+    done = run_as_job(drift, epibackup.environment, job)
+    assert done.returncode == 5
+    assert "gone from the target" in done.stderr
