@@ -32,6 +32,7 @@ from tests.targets.minio_servers import (
     minio_report,
     seen,
 )
+from tests.targets.s3_rights import session
 
 __all__ = ["bucket", "minio", "minio_executable", "minio_report", "seen"]
 
@@ -48,22 +49,7 @@ def arn(bucket: str, seen: S3Client) -> str:
 
 def credentials(minio: Minio, policy: Document) -> dict[str, str]:
     """Temporary credentials with a policy, as environment variables."""
-    sts = boto3.client(
-        "sts",
-        endpoint_url=minio.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=minio.access_key,
-        aws_secret_access_key=minio.secret_key,
-    )
-    made = sts.assume_role(
-        RoleArn="arn:aws:iam::0:role/any", RoleSessionName="test", Policy=json.dumps(policy)
-    )["Credentials"]
-    return {
-        "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": made["SessionToken"],
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    return {**session(minio, policy), "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
