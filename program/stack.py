@@ -68,14 +68,14 @@ class BackupStack:
 
     def set_config(self, values: Mapping[str, Any]) -> None:
         """Write options into the stack's configuration, which makes the stack if need be."""
-        flat = {
+        known = {
             path: automation.ConfigValue(value)
             for key, item in values.items()
             for path, value in flat(f"epibackup:{key}", item)
         }
         with self._explaining():
             self._make()
-            self._stack(_nothing).set_all_config(flat, path=True)
+            self._stack(_nothing).set_all_config(known, path=True)
 
     def preview(
         self,

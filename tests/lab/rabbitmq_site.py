@@ -2,13 +2,15 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from lab import Cluster, Container, Definition, HostDefinition, obtain_image
+from lab import Cluster, Container, Definition, HostDefinition, LabError, obtain_image
 from lab.cluster import EVERY_HOST, claimed_network
 from lab.machine import Report
-from lab.services.rabbitmq import RECIPE, RabbitMQ
+from lab.services.rabbitmq import RECIPE, UNIT, RabbitMQ
 
 ONE, OTHER = "rabbitmq1", "rabbitmq2"
 
@@ -38,6 +40,25 @@ def hosts(names: tuple[str, ...], report: Report) -> Iterator[Cluster]:
 def nodes(cluster: Cluster) -> list[RabbitMQ]:
     all_hosts = list(cluster.hosts.values())
     return [RabbitMQ(host, all_hosts) for host in all_hosts]
+
+
+def reset(cluster: Cluster) -> None:
+    """Takes the hosts back to their first state, with all nodes running: those of a cluster wait
+    for each other when they boot, and on a slow machine one may have given up."""
+    cluster.reset()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_run, nodes(cluster)))
+
+
+def _run(node: RabbitMQ) -> None:
+    deadline = time.monotonic() + 300
+    wait = ["rabbitmqctl", "await_startup", "--timeout", "60"]
+    while True:
+        started = node.host.run(["systemctl", "start", UNIT], check=False)
+        if started.returncode == 0 and node.host.run(wait, check=False).returncode == 0:
+            return
+        if time.monotonic() > deadline:
+            raise LabError(f"the node of {node.host.name} does not start: {started.stderr}")
 
 
 @contextmanager

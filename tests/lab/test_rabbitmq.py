@@ -19,7 +19,7 @@ from lab.services.rabbitmq import (
     RabbitMQ,
 )
 from tests.lab.product import Product, build_directory, product
-from tests.lab.rabbitmq_site import ONE, OTHER, nodes, pair_of_nodes, timers
+from tests.lab.rabbitmq_site import ONE, OTHER, nodes, pair_of_nodes, reset, timers
 from tests.lab.trouble import failed
 
 
@@ -35,7 +35,7 @@ def both(pair: Cluster) -> Iterator[list[RabbitMQ]]:
     try:
         yield nodes(pair)
     finally:
-        pair.reset()
+        reset(pair)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from lab import Cluster, LabError
 from lab.machine import Report
 from lab.services.rabbitmq import SHOP_PASSWORD, RabbitMQ
 from tests.lab.product import Product, product
-from tests.lab.rabbitmq_site import hosts, nodes, timers
+from tests.lab.rabbitmq_site import hosts, nodes, reset, timers
 from tests.lab.trouble import failed
 
 NAMES = ("rabbitmq1", "rabbitmq2", "rabbitmq3")
@@ -35,7 +35,7 @@ def cluster(trio: Cluster) -> Iterator[list[RabbitMQ]]:
     try:
         yield nodes(trio)
     finally:
-        trio.reset()
+        reset(trio)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from lab import Cluster
 from lab.machine import Report
 from lab.services.rabbitmq import SHOP_PASSWORD, UNIT, RabbitMQ
 from tests.lab.product import Product, build_directory, product
-from tests.lab.rabbitmq_site import ONE, OTHER, kill, nodes, pair_of_nodes, timers
+from tests.lab.rabbitmq_site import ONE, OTHER, kill, nodes, pair_of_nodes, reset, timers
 from tests.lab.trouble import failed, wait_for
 
 
@@ -25,7 +25,7 @@ def both(pair: Cluster) -> Iterator[list[RabbitMQ]]:
     try:
         yield nodes(pair)
     finally:
-        pair.reset()
+        reset(pair)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
@@ -102,6 +103,8 @@ class WriteLoad:
                     last = now
                     self._over.wait(self._pause_seconds)
                 psql.kill()
+                with suppress(BrokenPipeError):  # of a statement that was never sent
+                    psql.stdin.close()
             self._over.wait(0.1)
 
     def _transaction(self, stdin: IO[bytes], stdout: IO[bytes]) -> bool:
