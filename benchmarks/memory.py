@@ -1,5 +1,6 @@
 """How much memory programs take while they work."""
 
+import abc
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,18 +15,10 @@ INTERVAL_SECONDS = 0.2
 AGENT = "/var/lib/epibackup/agent-"
 
 
-class PeakMemory:
-    """Watches a process with all it starts here, and the agents on a cluster's hosts.
+class Watch(abc.ABC):
+    """Looks at something five times a second; used as a context manager."""
 
-    Proportional set size: a page that several processes share counts once. Looked at five times a
-    second; used as a context manager.
-    """
-
-    def __init__(self, process: int, cluster: Cluster) -> None:
-        self.controller_bytes = 0
-        self.agent_bytes = 0
-        self._process = psutil.Process(process)
-        self._cluster = cluster
+    def __init__(self) -> None:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -44,12 +37,34 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL_SECONDS):
-            with suppress(psutil.NoSuchProcess):
-                tree = [self._process, *self._process.children(recursive=True)]
-                self.controller_bytes = max(self.controller_bytes, _total(tree))
-            for host in self._cluster.hosts.values():
-                ids = [process.pid for process in host.processes()]
-                self.agent_bytes = max(self.agent_bytes, _total(_agents(ids)))
+            self.look()
+
+    @abc.abstractmethod
+    def look(self) -> None:
+        """Look once."""
+
+
+class PeakMemory(Watch):
+    """Watches a process with all it starts here, and the agents on a cluster's hosts.
+
+    Proportional set size: a page that several processes share counts once.
+    """
+
+    def __init__(self, process: int, cluster: Cluster) -> None:
+        super().__init__()
+        self.controller_bytes = 0
+        self.agent_bytes = 0
+        self._process = psutil.Process(process)
+        self._cluster = cluster
+
+    def look(self) -> None:
+        """Look once."""
+        with suppress(psutil.NoSuchProcess):
+            tree = [self._process, *self._process.children(recursive=True)]
+            self.controller_bytes = max(self.controller_bytes, _total(tree))
+        for host in self._cluster.hosts.values():
+            ids = [process.pid for process in host.processes()]
+            self.agent_bytes = max(self.agent_bytes, _total(_agents(ids)))
 
 
 def _agents(ids: Iterable[int]) -> list[psutil.Process]:

@@ -3,20 +3,18 @@
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 from boto3.s3.transfer import S3Transfer
 from types_boto3_s3 import S3Client
 
 from benchmarks import data, ways
+from benchmarks.memory import Watch
 from lab import Cluster
 from lab.machine import Report
 from lab.services.minio import Minio, obtain_minio
@@ -25,7 +23,6 @@ from tests.lab.product import Product
 MB = 1_000_000
 MIB = 1 << 20
 BUCKET = "benchmark"
-INTERVAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -103,37 +100,23 @@ def _run(product: Product, target: str) -> tuple[float, int]:
     return seconds, peak.bytes
 
 
-class _ArchivePeak:
+class _ArchivePeak(Watch):
     """Watches the archive process below a command; used as a context manager.
 
     bytes: the most that it ever had in memory, as the kernel counts it (VmHWM, proc(5)).
     """
 
     def __init__(self, process: int) -> None:
+        super().__init__()
         self.bytes = 0
         self._process = psutil.Process(process)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(INTERVAL_SECONDS):
-            with suppress(psutil.Error, OSError):
-                for child in self._process.children(recursive=True):
-                    if "components.archive" in child.cmdline():
-                        self.bytes = max(self.bytes, _high_water_bytes(child.pid))
+    def look(self) -> None:
+        """Look once."""
+        with suppress(psutil.Error, OSError):
+            for child in self._process.children(recursive=True):
+                if "components.archive" in child.cmdline():
+                    self.bytes = max(self.bytes, _high_water_bytes(child.pid))
 
 
 def _high_water_bytes(process: int) -> int:

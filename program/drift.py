@@ -16,7 +16,7 @@ from components.storage.posture import posture
 from components.storage.target import Target
 from program.gate import STORAGE
 from program.plan import Plan
-from program.posture import request_of
+from program.posture import request_of, weak_before
 from program.preview import Change
 
 READERS = 8
@@ -78,8 +78,7 @@ def protection_differences(plan: Plan, before: Mapping[str, Any] | None) -> list
     found = posture_of(
         posture(plan.target, plan.settings.target_options(), request["minimum_days"])
     )
-    known = before["weak"] if before else [] if plan.settings.storage.is_made else None
-    worse = {item.id for item in weaker(found, known, plan.settings.accept)}
+    worse = {item.id for item in weaker(found, weak_before(plan, before), plan.settings.accept)}
     differences = []
     for item in found.findings:
         level: Level = "unknown" if item.level == "unknown" else "note"

@@ -1,6 +1,6 @@
 """The target's protection in a run: checked before anything is done on a host."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,26 @@ def declare_posture(
     """
     if "://" not in plan.target:
         return None
-    strict = plan.settings.storage.is_made
     return PostureCheck(
         "posture",
         {
             "run": run,
             "request": request_of(plan),
-            "before": before.apply(
-                lambda known: known["weak"] if known else [] if strict else None
-            ),
+            "before": before.apply(lambda known: weak_before(plan, known)),
             "error_file": error_file,
             "after": after,
         },
     )
+
+
+def weak_before(plan: Plan, last: Mapping[str, Any] | None) -> list[str] | None:
+    """What was weak at the last run, by id; None if nobody knows.
+
+    last: the stack's output `posture`. Storage that the stack makes was weak in nothing.
+    """
+    if last:
+        return list(last["weak"])
+    return [] if plan.settings.storage.is_made else None
 
 
 def weaknesses_here(plan: Plan) -> list[str]:

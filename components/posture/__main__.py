@@ -5,14 +5,11 @@ or put right, and before anything is done on a host. An error goes to the file n
 --error-file, too, because Pulumi passes on only text.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
-from components.errors import EpibackupError, PolicyRefused
-from components.outcome import write_error
+from components.errors import PolicyRefused
 from components.posture.judging import Posture, PostureRequest, posture_of, weaker
-from components.process import end_in_good_order, end_with_parent, read_request, say
+from components.process import answer
 from components.storage.posture import posture
 
 
@@ -32,20 +29,7 @@ def check(request: PostureRequest) -> Posture:
 
 def main(argv: list[str]) -> int:
     """Check; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="epibackup-posture")
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--error-file", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    end_in_good_order("the posture process")
-    end_with_parent()
-    try:
-        answer = check(PostureRequest.model_validate_json(read_request()))
-    except EpibackupError as error:
-        write_error(arguments.error_file, error)
-        say(f"error: {error.message} ({error.hint})")
-        return error.exit_code
-    sys.stdout.write(answer.model_dump_json())
-    return 0
+    return answer(argv, "posture", lambda data: check(PostureRequest.model_validate_json(data)))
 
 
 if __name__ == "__main__":

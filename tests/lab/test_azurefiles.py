@@ -8,8 +8,8 @@ import pytest
 
 from lab import Site
 from lab.services.azure_files import AzureFiles
-from lab.services.postgresql import differences
 from tests.lab.product import Product, product
+from tests.lab.round_trip import goes_and_comes_back
 
 RUN = "20261122T013000Z"
 
@@ -47,21 +47,8 @@ def stored(azure: AzureFiles) -> list[str]:
 def test_a_run_goes_to_the_share_and_comes_back_from_there(
     epibackup: Product, clean_site: Site, azure: AzureFiles
 ) -> None:
-    before = clean_site.fingerprint()
-    made = epibackup.backup()
-    assert made["status"] == "ok"
-    assert made["archive"]["verified"] is True
+    made = goes_and_comes_back(epibackup, clean_site)
     assert stored(azure) == [f"nightly/{made['archive_key']}"]
-    assert epibackup.archives() == [], "nothing is kept on this machine"
-
-    (listed,) = epibackup.json("list")["runs"]
-    assert (listed["run"], listed["bytes"]) == (made["run"], made["archive"]["bytes"])
-    assert epibackup.json("show", made["run"])["manifest"] == made["manifest"]
-
-    for balancer in clean_site.load_balancers:
-        balancer.destroy()
-    epibackup.restore("latest", "--service", "haproxy")
-    assert differences(before, clean_site.fingerprint()) == []
 
 
 def test_no_secret_is_in_the_state_or_the_configuration(
